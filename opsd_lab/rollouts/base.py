@@ -1,0 +1,94 @@
+"""What a sampler takes and what it returns: token ids in, token ids with log-probabilities out."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from opsd_lab.policies import Policy
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How completions are drawn.
+
+    `temperature` 0 is greedy decoding. `top_p` 1 and `top_k` 0 leave the distribution whole. `n` completions are drawn
+    for each prompt. The same `seed` gives the same completions for the same prompts, whatever they are batched with.
+
+    Raises:
+        ValueError: for a value outside its range; the message names the field.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    n: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": self.max_new_tokens >= 1,
+            "temperature": self.temperature >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+            "n": self.n >= 1,
+            "seed": self.seed >= 0,
+        }
+        for name, valid in checks.items():
+            if not valid:
+                raise ValueError(f"SamplingParams.{name} is out of range: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion that a policy wrote, as the very token ids that it wrote.
+
+    `logprobs` holds the sampler's own log-probability of each completion token (nats), under the model's unmodified
+    distribution: temperature 1, no top-p, no top-k. An end-of-sequence token that the model wrote belongs to
+    `completion_ids`. `finish_reason` is "stop" if the model ended the completion and "length" if the limit cut it.
+    `text` is for people and for grading; nothing is ever tokenised again from it. `tokens` holds the text of each
+    completion token, where the sampler knows it.
+
+    Raises:
+        ValueError: when the completion is empty or the lengths disagree.
+    """
+
+    problem_id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    text: str
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        name = f"rollout of problem {self.problem_id!r}"
+        if not self.prompt_ids:
+            raise ValueError(f"{name}: the prompt has no tokens")
+        if not self.completion_ids:
+            raise ValueError(f"{name}: the completion has no tokens; the end of sequence is a token too")
+        if len(self.logprobs) != len(self.completion_ids):
+            raise ValueError(f"{name}: {len(self.completion_ids)} tokens but {len(self.logprobs)} log-probabilities")
+        if self.tokens and len(self.tokens) != len(self.completion_ids):
+            raise ValueError(f"{name}: {len(self.completion_ids)} token ids but {len(self.tokens)} token texts")
+        if self.finish_reason not in ("stop", "length"):
+            raise ValueError(f"{name}: finish_reason is {self.finish_reason!r}, not 'stop' or 'length'")
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the length limit cut the completion."""
+        return self.finish_reason == "length"
+
+
+class Sampler(Protocol):
+    """Anything that continues prompts."""
+
+    def sample(self, prompts: list[list[int]], params: SamplingParams) -> list[Rollout]:
+        """Return `params.n` rollouts for each prompt, prompt by prompt, with `problem_id` left empty."""
+        ...
+
+    def update(self, policy: "Policy") -> None:
+        """Make later samples come from the policy's present weights."""
+        ...
