@@ -1,0 +1,127 @@
+"""How far apart student and teacher are at each position: the readable, exact form.
+
+Every function takes logits [..., V] of the student and of the teacher and returns one value [...] per position, in nats. Half
+precision is raised to float32 first; float64 stays float64. The gradient reaches both arguments; OPSD detaches the teacher's.
+
+Options, the same for every full-vocabulary divergence:
+`temperature` divides both logits (arXiv 2601.18734; there is no T**2 factor). `pointwise_clip` bounds each vocabulary entry's
+term from above before the sum (same paper, v3); the result is then no divergence any more and can be negative.
+`vocab_top_k` keeps the k entries that `support` finds most probable; the rest becomes one more entry (`tail` "bucket",
+arXiv 2601.20802) or is left out and both sides renormalised (`tail` "renormalise").
+"""
+
+import math
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Tail = Literal["bucket", "renormalise"]
+Side = Literal["teacher", "student"]
+
+
+class Divergence(Protocol):
+    """A full-vocabulary divergence per position."""
+
+    def __call__(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        *,
+        temperature: float = 1.0,
+        pointwise_clip: float | None = None,
+        vocab_top_k: int | None = None,
+        tail: Tail = "bucket",
+        support: Side = "teacher",
+    ) -> Tensor:
+        """Return the divergence [...] of logits [..., V]."""
+        ...
+
+
+def forward_kl(student_logits: Tensor, teacher_logits: Tensor, *, pointwise_clip: float | None = None, **options: object) -> Tensor:
+    """Return KL(teacher || student) per position; see the module for the options."""
+    log_s, log_t = _logprobs(student_logits, teacher_logits, **options)
+    return _sum(_relative(log_t, log_s), pointwise_clip)
+
+
+def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, *, pointwise_clip: float | None = None, **options: object) -> Tensor:
+    """Return KL(student || teacher) per position; see the module for the options."""
+    log_s, log_t = _logprobs(student_logits, teacher_logits, **options)
+    return _sum(_relative(log_s, log_t), pointwise_clip)
+
+
+def jsd(beta: float = 0.5) -> Divergence:
+    """Return the divergence beta * KL(teacher || m) + (1 - beta) * KL(student || m), m = beta * teacher + (1 - beta) * student.
+
+    Raises:
+        ValueError: unless 0 < beta < 1. The ends are no Kullback-Leibler divergences (the formula is 0 there); public code
+            that calls them so means `forward_kl` (beta 0) and `reverse_kl` (beta 1).
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"jsd: beta is {beta}; it lies inside (0, 1). Use forward_kl or reverse_kl for the one-sided divergences")
+
+    def jsd_beta(student_logits: Tensor, teacher_logits: Tensor, *, pointwise_clip: float | None = None, **options: object) -> Tensor:
+        log_s, log_t = _logprobs(student_logits, teacher_logits, **options)
+        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log1p(-beta))
+        return _sum(beta * _relative(log_t, log_m) + (1 - beta) * _relative(log_s, log_m), pointwise_clip)
+
+    jsd_beta.__name__ = f"jsd({beta})"
+    return jsd_beta
+
+
+def sampled_token(student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return log p_student - log p_teacher of the sampled tokens [...]: an unbiased one-sample estimate of the reverse KL.
+
+    Its gradient is not the reverse KL's; the policy-gradient form is in `opsd_lab.objectives.SampledTokenOPSD`.
+    """
+    log_s, log_t = _logprobs(student_logits, teacher_logits, temperature=temperature)
+    return (log_s - log_t).gather(-1, token_ids[..., None])[..., 0]
+
+
+def _logprobs(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    vocab_top_k: int | None = None,
+    tail: Tail = "bucket",
+    support: Side = "teacher",
+) -> tuple[Tensor, Tensor]:
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} differ in shape"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be positive")
+    log_s, log_t = ((_at_least_float32(x) / temperature).log_softmax(-1) for x in (student_logits, teacher_logits))
+    if vocab_top_k is None or vocab_top_k >= log_s.shape[-1]:
+        return log_s, log_t
+    if vocab_top_k < 1:
+        raise ValueError(f"vocab_top_k is {vocab_top_k}; it must be at least 1")
+    chosen = {"teacher": log_t, "student": log_s}[support].topk(vocab_top_k, dim=-1).indices
+    shorten = {"bucket": _with_tail, "renormalise": _renormalised}[tail]
+    return shorten(log_s, chosen), shorten(log_t, chosen)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _with_tail(logprobs: Tensor, chosen: Tensor) -> Tensor:
+    # The tail's mass is summed, not taken as 1 minus the rest: that difference loses all its digits for a confident model.
+    rest = logprobs.scatter(-1, chosen, -math.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logprobs.gather(-1, chosen), rest], -1)
+
+
+def _renormalised(logprobs: Tensor, chosen: Tensor) -> Tensor:
+    return logprobs.gather(-1, chosen).log_softmax(-1)
+
+
+def _relative(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return p * log(p / q) per entry, 0 where p is 0."""
+    p = log_p.exp()
+    return p * (log_p - log_q).masked_fill(p == 0, 0.0)
+
+
+def _sum(terms: Tensor, pointwise_clip: float | None) -> Tensor:
+    return (terms if pointwise_clip is None else terms.clamp(max=pointwise_clip)).sum(-1)

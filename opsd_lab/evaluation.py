@@ -1,0 +1,277 @@
+"""How good a sampler is on held-out problems: avg@k, pass@k and maj@k, each with an interval. Knows no models."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+from statsmodels.stats.proportion import proportion_confint
+
+from opsd_lab.grading import VERDICTS, Grader, as_number
+from opsd_lab.problems import Problem
+from opsd_lab.rollouts.base import Sampler, SamplingParams
+
+By = Literal["final", "boxed", "last_number"]
+
+COLUMNS = ("problem_id", "sample", "final", "boxed", "last_number", "answer", "truncated", "tokens", "text")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence bounds over `n` problems; the bounds are NaN where one problem allows none."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields as a plain dictionary."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Return a proportion with its Wilson score interval (Wilson 1927), for one independent trial per problem.
+
+    Raises:
+        ValueError: when there is no trial, or more successes than trials.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials have no proportion")
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    return Interval(successes / n, float(low), float(high), n)
+
+
+def bootstrap_interval(per_problem: np.ndarray, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Return the mean of one value per problem, [P], with its percentile bootstrap interval.
+
+    Problems are resampled whole, so that samples of one problem, which resemble each other, are not taken for
+    independent evidence (a cluster bootstrap; Efron and Tibshirani 1993). With equal values everywhere the interval
+    has no width: read it as "too few problems", not as certainty.
+
+    Raises:
+        ValueError: when there is no problem, or a value is missing.
+    """
+    values = np.asarray(per_problem, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"a bootstrap needs one finite value per problem, not an array of shape {values.shape}")
+    mean = float(values.mean())
+    if values.size == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    low, high = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, 2_000_000 // values.size),  # bounds the memory of the resampled indices
+        vectorized=True,
+        confidence_level=confidence,
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
+    return Interval(mean, float(low), float(high), values.size)
+
+
+def avg_at_k(correct: np.ndarray) -> Interval:
+    """Return the mean of correctness [P, k]: Wilson's interval for k = 1, else the bootstrap over problems.
+
+    Raises:
+        ValueError: when the array is not a table of problems by samples with at least one of each.
+    """
+    correct = _check_table(correct)
+    if correct.shape[1] == 1:
+        return wilson_interval(int(correct.sum()), len(correct))
+    return bootstrap_interval(correct.mean(axis=1))
+
+
+def pass_at_k(correct: np.ndarray, k: int) -> Interval:
+    """Return the chance that at least one of k samples is correct, estimated from correctness [P, n].
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) per problem with c correct samples (Chen et al. 2021,
+    arXiv 2107.03374, equation 1), averaged over problems; bootstrap over problems (k = 1 is `avg_at_k`).
+
+    Raises:
+        ValueError: when k is not between 1 and n.
+    """
+    correct = _check_table(correct)
+    n = correct.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be estimated from {n} samples per problem; draw at least {k}")
+    if k == 1:
+        return avg_at_k(correct)
+    return bootstrap_interval(np.array([1 - math.comb(n - c, k) / math.comb(n, k) for c in correct.sum(axis=1).tolist()]))
+
+
+def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray) -> Interval:
+    """Return how often the most frequent of a problem's k answers is correct.
+
+    `answers` [P, k] are the extracted answers, None where there is none; None does not vote. Plain numbers that are
+    equal ("0.5", "1/2") vote together, other answers only when their texts agree up to blanks. Of equally frequent
+    answers the one that came first wins. `correct` [P, k] says which answers are correct. The interval is Wilson's.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    correct = _check_table(correct)
+    if [len(row) for row in answers] != [correct.shape[1]] * len(correct):
+        raise ValueError(f"maj@k: the answers do not have the shape of their verdicts, {correct.shape}")
+    wins = 0
+    for row, verdicts in zip(answers, correct, strict=True):
+        votes = [_ballot(answer) for answer in row]
+        counts = Counter(vote for vote in votes if vote is not None)
+        if counts:
+            # most_common keeps the order of first appearance among equals.
+            wins += bool(verdicts[votes.index(counts.most_common(1)[0][0])])
+    return wilson_interval(wins, len(correct))
+
+
+def _ballot(answer: str | None) -> Fraction | str | None:
+    if answer is None:
+        return None
+    number = as_number(answer)
+    return "".join(answer.split()) if number is None else number
+
+
+def _check_table(correct: np.ndarray) -> np.ndarray:
+    correct = np.asarray(correct)
+    if correct.ndim != 2 or correct.size == 0 or not np.isin(correct, (0, 1)).all():
+        raise ValueError(f"correctness must be a table [problems, samples] of true and false, not {correct.shape}")
+    return correct.astype(bool)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every graded rollout of one model or condition.
+
+    `rows` holds the columns of `COLUMNS`, in that order, one row per rollout, problem by problem, samples from 0:
+    `final`, `boxed` and `last_number` are verdicts, `answer` is the text that `final` is about (None if missing),
+    `tokens` the completion's length. Only "correct" counts as correct; see `counts` for what else there was.
+
+    Raises:
+        ValueError: when there are no rows, columns are missing, or problems do not each have samples 0 to k - 1.
+    """
+
+    name: str
+    rows: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if missing := [column for column in COLUMNS if column not in self.rows]:
+            raise ValueError(f"Evaluation {self.name!r}: missing columns {missing}")
+        rows = self.rows[list(COLUMNS)].reset_index(drop=True)
+        k = int((rows["sample"] == 0).cumsum().eq(1).sum())
+        ids = rows["problem_id"].to_numpy().reshape(-1, k) if k and len(rows) % k == 0 else None
+        samples = np.tile(np.arange(k), len(rows) // k if k else 0)
+        if ids is None or (ids != ids[:, :1]).any() or len(set(ids[:, 0])) < len(ids) or (rows["sample"] != samples).any():
+            raise ValueError(f"Evaluation {self.name!r}: rows are not problem by problem with the same samples for each")
+        object.__setattr__(self, "rows", rows)
+
+    @property
+    def k(self) -> int:
+        """Samples per problem."""
+        return int(self.rows["sample"].max()) + 1
+
+    @property
+    def problem_ids(self) -> list[str]:
+        """The problems' ids, in order."""
+        return self.rows["problem_id"].tolist()[:: self.k]
+
+    def correct(self, by: By = "final") -> np.ndarray:
+        """Return the correctness [P, k] by one of the verdicts."""
+        return self.rows[by].eq("correct").to_numpy(dtype=bool).reshape(-1, self.k)
+
+    def accuracy(self, by: By = "final") -> Interval:
+        """Return avg@k by one of the verdicts."""
+        return avg_at_k(self.correct(by))
+
+    def pass_at_k(self, k: int, by: By = "final") -> Interval:
+        """Return pass@k by one of the verdicts."""
+        return pass_at_k(self.correct(by), k)
+
+    def maj_at_k(self) -> Interval:
+        """Return the accuracy of the majority vote of the final answers."""
+        answers = [None if pd.isna(answer) else answer for answer in self.rows["answer"]]
+        rows = [answers[start : start + self.k] for start in range(0, len(answers), self.k)]
+        return maj_at_k(rows, self.correct())
+
+    def counts(self) -> pd.DataFrame:
+        """Return how many rollouts got each verdict: one row per verdict, one column per way of judging."""
+        ways = ["final", "boxed", "last_number"]
+        return pd.DataFrame({by: self.rows[by].value_counts() for by in ways}, index=list(VERDICTS)).fillna(0).astype(int)
+
+    @property
+    def truncation_rate(self) -> float:
+        """The fraction of rollouts that the length limit cut."""
+        return float(self.rows["truncated"].mean())
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens per completion, the end of sequence included."""
+        return float(self.rows["tokens"].mean())
+
+
+def evaluate(
+    sampler: Sampler,
+    problems: Sequence[Problem],
+    build_prompt: Callable[[Problem], list[int]],
+    params: SamplingParams,
+    grader: Grader,
+    *,
+    name: str = "model",
+) -> Evaluation:
+    """Sample `params.n` completions for each problem and grade them by their own text.
+
+    Temperature 0 evaluates greedy decoding. A response prefix belongs to the prompt that `build_prompt` returns.
+
+    Raises:
+        ValueError: when there are no problems, ids repeat, or greedy decoding is asked for several equal samples.
+        RuntimeError: when the sampler does not return n rollouts for each prompt.
+    """
+    if not problems:
+        raise ValueError("evaluate: there are no problems")
+    if repeated := [id for id, times in Counter(problem.id for problem in problems).items() if times > 1]:
+        raise ValueError(f"evaluate: problem ids repeat: {repeated[:5]}")
+    if params.temperature == 0 and params.n > 1:
+        raise ValueError(f"evaluate: greedy decoding writes the same {params.n} times; set n=1 or a temperature")
+    prompts = [build_prompt(problem) for problem in problems]
+    rollouts = sampler.sample(prompts, params)
+    expected = [tuple(prompt) for prompt in prompts for _ in range(params.n)]
+    if [rollout.prompt_ids for rollout in rollouts] != expected:
+        raise RuntimeError(f"evaluate: the sampler did not return {params.n} rollouts per prompt, prompt by prompt")
+    asked = [problem for problem in problems for _ in range(params.n)]
+    grades = grader.grade([rollout.text for rollout in rollouts], [problem.answer for problem in asked])
+    columns = {
+        "problem_id": [problem.id for problem in asked],
+        "sample": list(range(params.n)) * len(problems),
+        "final": [grade.final for grade in grades],
+        "boxed": [grade.boxed for grade in grades],
+        "last_number": [grade.last_number for grade in grades],
+        "answer": [grade.final_answer for grade in grades],
+        "truncated": [rollout.truncated for rollout in rollouts],
+        "tokens": [len(rollout.completion_ids) for rollout in rollouts],
+        "text": [rollout.text for rollout in rollouts],
+    }
+    return Evaluation(name, pd.DataFrame(columns))
+
+
+def paired_difference(before: Evaluation, after: Evaluation, by: By = "final") -> Interval:
+    """Return by how much accuracy rose from `before` to `after`, with its bootstrap interval over problems.
+
+    Each problem is compared with itself, which removes the spread between easy and hard problems.
+
+    Raises:
+        ValueError: when the two were not evaluated on the same problems; the message names some that differ.
+    """
+    if differing := sorted(set(before.problem_ids) ^ set(after.problem_ids)):
+        raise ValueError(
+            f"{before.name!r} and {after.name!r} were evaluated on different problems; "
+            f"{len(differing)} are in only one of them, such as {differing[:5]}"
+        )
+    rates = [pd.Series(e.correct(by).mean(axis=1), index=e.problem_ids) for e in (before, after)]
+    return bootstrap_interval((rates[1][before.problem_ids] - rates[0]).to_numpy())

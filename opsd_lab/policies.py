@@ -1,0 +1,241 @@
+"""The model: loading it, LoRA, and whose weights teach.
+
+Student and teacher are one model. A teacher is a context manager under which that model computes with the teacher's
+weights; leaving it gives the student's weights back, whatever happened inside.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from opsd_lab import embedded
+
+LORA_TARGETS = "all-linear"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model with its tokenizer.
+
+    `model` is the transformers model, wrapped by peft where it has a LoRA.
+
+    Raises:
+        ValueError: when neither the tokenizer nor the generation config names an end-of-sequence token.
+    """
+
+    name: str
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def __post_init__(self) -> None:
+        if not self.eos_ids:
+            raise ValueError(f"{self.name}: no end-of-sequence token, so no completion could end; set tokenizer.eos_token")
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The transformers model under the LoRA, with the LoRA's layers in place."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token id that ends a completion."""
+        configured = getattr(self.causal_lm.generation_config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        return tuple(dict.fromkeys(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None))
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills padding; any will do, since masks come from lengths."""
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_ids[0]
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the model was built for, in tokens."""
+        return self.causal_lm.config.get_text_config().max_position_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return self.causal_lm.device
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that training changes, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = "auto", device: str | None = None) -> Policy:
+    """Load a policy by hub id, by local folder, or the embedded default.
+
+    `dtype` "auto" keeps the checkpoint's own (bfloat16 for most, and twice as fast as float32 on a CPU). `device` None takes
+    CUDA where there is one.
+
+    Raises:
+        FileNotFoundError, CorruptModelError: for the embedded model, see `opsd_lab.embedded`.
+        OSError: from transformers, when the name is neither a folder nor reachable on the hub.
+    """
+    source = embedded.fetch() if name == embedded.NAME else name
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    return Policy(str(name), model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer)
+
+
+def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0, targets: str | list[str] = LORA_TARGETS) -> Policy:
+    """Return the policy with a fresh LoRA on its linear layers; only the LoRA trains.
+
+    A fresh LoRA changes nothing yet (its B matrices are zero), so the policy with the LoRA off is the initial policy. The
+    same seed gives the same A matrices. The model given is wrapped, not copied.
+
+    Raises:
+        ValueError: when the policy has a LoRA already.
+    """
+    if isinstance(policy.model, PeftModel):
+        raise ValueError(f"{policy.name} has a LoRA already; load the policy anew for a fresh one")
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = get_peft_model(policy.model, config)
+    return Policy(policy.name, model.eval(), policy.tokenizer)
+
+
+class Teacher(Protocol):
+    """Whose weights teach."""
+
+    def weights(self) -> AbstractContextManager[None]:
+        """Return a context manager under which the policy's model computes as the teacher."""
+        ...
+
+    def update(self) -> None:
+        """Follow the student after an optimiser step."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint must hold."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the tensors of a checkpoint back."""
+        ...
+
+
+class LiveTeacher:
+    """The student's present weights teach (called unstable without a LoRA by the paper)."""
+
+    @contextmanager
+    def weights(self) -> Iterator[None]:
+        """Leave the model as it is."""
+        yield
+
+    def update(self) -> None:
+        """Do nothing: the teacher is the student."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return nothing: the teacher has no tensors of its own."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take nothing back."""
+
+
+class AdapterOffTeacher(LiveTeacher):
+    """The model without its LoRA teaches: the initial policy of a fresh LoRA, at no cost in memory.
+
+    Raises:
+        ValueError: when the policy has no LoRA, or one that has been trained already.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        if not has_fresh_lora(policy):
+            raise ValueError(f"{policy.name} has no fresh LoRA to switch off; use fixed_teacher, which then keeps a copy")
+        self._model = policy.model
+
+    @contextmanager
+    def weights(self) -> Iterator[None]:
+        """Switch the LoRA off inside the block."""
+        with self._model.disable_adapter():
+            yield
+
+
+class AveragedTeacher:
+    """An exponential moving average of the student's trainable parameters teaches.
+
+    It starts as a copy of the initial policy. After each optimiser step, average = decay * average + (1 - decay) * student, in
+    the parameters' own space: with a LoRA, A and B are averaged each on its own, which is not the average of their product.
+    `decay` 1 is a frozen copy.
+
+    Raises:
+        ValueError: when decay is not in [0, 1].
+    """
+
+    def __init__(self, policy: Policy, decay: float) -> None:
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay is {decay}; it lies between 0 (the student itself) and 1 (a frozen copy)")
+        self.decay = decay
+        self._student = policy.trainable()
+        # A bfloat16 average would lose updates smaller than its rounding: (1 - decay) * difference vanishes.
+        self._average = {name: p.detach().float().clone() for name, p in self._student.items()}
+
+    @contextmanager
+    def weights(self) -> Iterator[None]:
+        """Put the average in place of the student's parameters inside the block."""
+        kept = {name: p.data for name, p in self._student.items()}
+        try:
+            for name, p in self._student.items():
+                p.data = self._average[name].to(p.dtype)
+            yield
+        finally:
+            for name, p in self._student.items():
+                p.data = kept[name]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the student by 1 - decay."""
+        for name, average in self._average.items():
+            average.lerp_(self._student[name].detach().float(), 1 - self.decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the average, float32, by parameter name."""
+        return dict(self._average)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the average back.
+
+        Raises:
+            ValueError: when the names differ from the student's parameters.
+        """
+        if state.keys() != self._average.keys():
+            raise ValueError(f"the teacher's checkpoint has other parameters: {sorted(state.keys() ^ self._average.keys())[:5]}")
+        for name, average in self._average.items():
+            average.copy_(state[name])
+
+
+def has_fresh_lora(policy: Policy) -> bool:
+    """Tell whether the policy has a LoRA that changes nothing yet (all B matrices zero) and trains nothing else."""
+    trainable = policy.trainable()
+    b_matrices = [p for name, p in trainable.items() if "lora_B" in name]
+    only_lora = all("lora_" in name for name in trainable)
+    return bool(b_matrices) and only_lora and not any(p.any() for p in b_matrices)
+
+
+def fixed_teacher(policy: Policy) -> Teacher:
+    """Return the paper's teacher: the initial policy (arXiv 2601.18734, Algorithm 1).
+
+    With a fresh LoRA it is the model with the LoRA off; else a frozen copy of what trains.
+    """
+    return AdapterOffTeacher(policy) if has_fresh_lora(policy) else AveragedTeacher(policy, decay=1.0)
+
+
+def ema_teacher(policy: Policy, decay: float = 0.999) -> Teacher:
+    """Return a teacher that follows the student slowly; see `AveragedTeacher`."""
+    return AveragedTeacher(policy, decay)
+
+
+def live_teacher() -> Teacher:
+    """Return a teacher that is the student at every step."""
+    return LiveTeacher()

@@ -1,0 +1,142 @@
+"""The transformers sampler: the policy's own model writes, in this process.
+
+A loop over the model's forward pass rather than `generate`, for four reasons: a hub model's generation config (repetition
+penalty, top-k) cannot leak into the distribution; each rollout has a random stream of its own, so that batching changes
+nothing; finished rows leave the batch; and the log-probabilities come from the same float32 head that training uses.
+"""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from opsd_lab.policies import Policy
+from opsd_lab.rollouts.base import Rollout, SamplingParams
+from opsd_lab.scoring import LogitHead
+from opsd_lab.token_text import token_texts
+
+
+@dataclass
+class HFSampler:
+    """Samples from a policy with transformers.
+
+    `token_budget` bounds prompts plus completions of one batch, padding included. Prompts of similar length are batched
+    together.
+    """
+
+    policy: Policy
+    token_budget: int = 16_384
+    progress: bool = True
+
+    def update(self, policy: Policy) -> None:
+        """Sample from this policy from now on."""
+        self.policy = policy
+
+    def sample(self, prompts: list[list[int]], params: SamplingParams) -> list[Rollout]:
+        """Return `params.n` rollouts for each prompt, prompt by prompt.
+
+        Raises:
+            ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
+        """
+        limit = self.policy.context_length - params.max_new_tokens
+        for index, prompt in enumerate(prompts):
+            if not 0 < len(prompt) <= limit:
+                raise ValueError(
+                    f"prompt {index} has {len(prompt)} tokens; with max_new_tokens = {params.max_new_tokens} this model's context of "
+                    f"{self.policy.context_length} holds prompts of 1 to {limit}. Shorten the prompt or lower max_new_tokens"
+                )
+        jobs = [prompt for prompt in prompts for _ in range(params.n)]
+        uniforms = _uniforms(jobs, params)
+        order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
+        rollouts: list[Rollout | None] = [None] * len(jobs)
+        with tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False) as bar:
+            for batch in self._batches(order, jobs, params.max_new_tokens):
+                for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params), strict=True):
+                    rollouts[index] = rollout
+                bar.update(len(batch))
+        return rollouts
+
+    def _batches(self, order: list[int], jobs: list[list[int]], new: int) -> list[list[int]]:
+        batches: list[list[int]] = []
+        for index in order:  # ascending length: the newest job sets the batch's width
+            if batches and (len(batches[-1]) + 1) * (len(jobs[index]) + new) <= self.token_budget:
+                batches[-1].append(index)
+            else:
+                batches.append([index])
+        return batches
+
+    @torch.inference_mode()
+    def _write(self, prompts: list[list[int]], uniforms: Tensor, params: SamplingParams) -> list[Rollout]:
+        model, device = self.policy.causal_lm, self.policy.device
+        trunk, head = model.get_decoder(), LogitHead.of(self.policy)
+        eos = torch.tensor(self.policy.eos_ids, device=device)
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self.policy.pad_id] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        padded = bool((mask == 0).any())
+        cache = DynamicCache(config=model.config)
+        written: list[list[tuple[int, float]]] = [[] for _ in prompts]
+        alive = torch.arange(len(prompts), device=device)
+        for step in range(params.max_new_tokens):
+            hidden = trunk(
+                input_ids=ids,
+                attention_mask=mask if padded else None,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+            tokens, logprobs = _draw(head(hidden), uniforms[alive.cpu(), step].to(device), params)
+            for row, token, logprob in zip(alive.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
+                written[row].append((token, logprob))
+            going = ~torch.isin(tokens, eos)
+            if not going.all():
+                if not going.any():
+                    break
+                keep = going.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                alive, tokens, mask, positions = alive[keep], tokens[keep], mask[keep], positions[keep]
+            ids, positions = tokens[:, None], positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        return [self._rollout(prompt, pairs) for prompt, pairs in zip(prompts, written, strict=True)]
+
+    def _rollout(self, prompt: list[int], written: list[tuple[int, float]]) -> Rollout:
+        ids, logprobs = zip(*written, strict=True)
+        texts = token_texts(self.policy.tokenizer, ids)
+        ended = ids[-1] in self.policy.eos_ids
+        text = "".join(texts[:-1] if ended else texts)
+        return Rollout("", tuple(prompt), ids, logprobs, "stop" if ended else "length", text, texts)
+
+
+def _uniforms(jobs: list[list[int]], params: SamplingParams) -> Tensor:
+    """Return one uniform number per rollout and position, float64 [R, T]: a stream for each (seed, prompt, repetition)."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    rows = []
+    for prompt in jobs:
+        key = repr((params.seed, tuple(prompt), seen[tuple(prompt)]))
+        seen[tuple(prompt)] += 1
+        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+        rows.append(torch.rand(params.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    return torch.stack(rows) if rows else torch.empty(0, params.max_new_tokens, dtype=torch.float64)
+
+
+def _draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """Choose one token per row by inverting the cumulative distribution; return tokens [B] and raw log-probabilities [B]."""
+    logprobs = logits.log_softmax(-1)
+    if params.temperature == 0:
+        tokens = logprobs.argmax(-1)
+    else:
+        warpers = LogitsProcessorList([TemperatureLogitsWarper(float(params.temperature))])
+        if params.top_k:
+            warpers.append(TopKLogitsWarper(params.top_k))
+        if params.top_p < 1:
+            warpers.append(TopPLogitsWarper(params.top_p))
+        cumulative = warpers(None, logprobs).double().softmax(-1).cumsum(-1)
+        # Scaled by the last entry, which rounding leaves a little off 1, and kept below it.
+        target = (uniforms[:, None] * cumulative[:, -1:]).minimum(cumulative[:, -1:] * (1 - 1e-15))
+        tokens = torch.searchsorted(cumulative, target, right=True)[:, 0]
+    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]

@@ -1,0 +1,36 @@
+"""StaticView: a piece of HTML that shows itself in a notebook and saves itself as a page of its own."""
+
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@dataclass(frozen=True)
+class StaticView:
+    """A self-contained, script-free HTML fragment and the title of the page that `save` makes of it."""
+
+    html: str = field(repr=False)
+    title: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def save(self, path: str | Path) -> Path:
+        """Write a stand-alone UTF-8 page, which may load nothing and run nothing, and return its path.
+
+        Raises:
+            OSError: when the file cannot be written.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page = (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{html.escape(self.title)}</title>\n</head>\n"
+            f'<body style="margin:1rem;background:#fff">\n<main>\n{self.html}\n</main>\n</body>\n</html>\n'
+        )
+        path.write_text(page, encoding="utf-8")
+        return path

@@ -1,0 +1,293 @@
+"""The loop: problems in, StepRecords out.
+
+One step: sample a rollout per problem with the student, score the same tokens under both contexts, sum the weighted token
+losses, take one optimiser step. `train` is a generator, so whoever iterates over it can draw, log, save or stop at any step.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from opsd_lab.batching import Example, build_batch, micro_batches
+from opsd_lab.contexts import ContextBuilder
+from opsd_lab.interrupts import uninterrupted
+from opsd_lab.ledger import Ledger, Stopwatch
+from opsd_lab.objectives import OPSD, Objective, build_table
+from opsd_lab.policies import Policy, Teacher, fixed_teacher
+from opsd_lab.problems import Problem
+from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+from opsd_lab.scoring import LogitHead, check_head, score_completions
+from opsd_lab.token_table import TokenTable
+
+Truncated = Literal["keep", "keep_without_last_token", "drop"]
+Normalisation = Literal["token", "sequence"]
+Columns = dict[str, Tensor]
+
+REMEDY = (
+    "the weights are those of the step before. Lower the learning rate, or look at these problems' texts and their log-probabilities"
+)
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient that is no number; the weights are those of the last good step."""
+
+
+@dataclass(frozen=True)
+class TrainingParams:
+    """How the student is optimised.
+
+    `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch
+    and changes speed and memory, not the result. `normalisation` "token" averages over all tokens of the step, "sequence" over
+    each rollout's tokens first (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The
+    learning rate rises linearly over `warmup_steps`, then stays. `seed` fixes the order of problems and every rollout.
+
+    Raises:
+        ValueError: for a value outside its range; the message names the field.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    token_budget: int = 8192
+    normalisation: Normalisation = "token"
+    truncated: Truncated = "keep"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": self.learning_rate >= 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "max_grad_norm": self.max_grad_norm > 0,
+            "token_budget": self.token_budget >= 1,
+            "normalisation": self.normalisation in Normalisation.__args__,
+            "truncated": self.truncated in Truncated.__args__,
+            "seed": self.seed >= 0,
+        }
+        for name, valid in checks.items():
+            if not valid:
+                raise ValueError(f"TrainingParams.{name} is out of range: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimiser step did.
+
+    `step` counts from 1. `loss` is the value that was minimised. `metrics` are plain numbers by name. `ledger` holds the totals
+    so far. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of `rollouts`.
+    """
+
+    step: int
+    loss: float
+    metrics: dict[str, float]
+    ledger: Ledger
+    table: TokenTable
+    rollouts: tuple[Rollout, ...]
+
+    def as_row(self) -> dict[str, float]:
+        """Return step, loss, metrics and ledger as one flat row."""
+        return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
+
+
+class Trainer:
+    """On-policy self-distillation of one policy on a list of problems.
+
+    Every problem's two prompts are built here, so that one which cannot be rendered or does not fit is reported before any
+    work. The model stays in evaluation mode: without dropout, sampler, student and teacher compute the same function.
+
+    Raises:
+        ValueError: for no problems, a problem without what the view shows, or prompts that do not fit the model's context.
+        NotImplementedError: for an architecture whose logits `LogitHead` does not know.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        problems: Sequence[Problem],
+        contexts: ContextBuilder,
+        sampler: Sampler,
+        sampling: SamplingParams,
+        *,
+        objective: Objective | None = None,
+        teacher: Teacher | None = None,
+        params: TrainingParams | None = None,
+    ) -> None:
+        if not problems:
+            raise ValueError("Trainer: there are no problems to train on")
+        check_head(policy)
+        self.policy, self.sampler, self.sampling = policy, sampler, sampling
+        self.params = params or TrainingParams()
+        self.objective = objective or OPSD()
+        self.teacher = teacher or fixed_teacher(policy)
+        self.problems = list(problems)
+        limit = policy.context_length - sampling.max_new_tokens
+        build = replace(contexts, max_tokens=min(limit, contexts.max_tokens or limit)).build
+        self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=len(self.problems) < 2000)]
+        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        self.trainable = list(policy.trainable().values())
+        self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
+        self.step = 0
+        self.ledger = Ledger()
+
+    def train(self, steps: int, *, progress: bool = True) -> Iterator[StepRecord]:
+        """Take optimiser steps, yielding a record after each.
+
+        Interrupting (Ctrl-C, or leaving the loop) loses the step under way and nothing else: call `train` again to go on.
+
+        Raises:
+            NonFiniteError: before the weights change; it names the step, the problems and the remedies.
+            RuntimeError: when no rollout of a step is left to train on.
+        """
+        with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
+            for _ in range(steps):
+                record = self._step()
+                bar.set_postfix(loss=f"{record.loss:.4f}")
+                bar.update()
+                yield record
+
+    def _step(self) -> StepRecord:
+        number, watch = self.step + 1, Stopwatch()
+        self.optimizer.zero_grad(set_to_none=True)
+        with watch.phase("generate"):
+            sampled = self._sample(number)
+        rollouts, examples = [r for _, r in sampled], self._examples(sampled)
+        weights = _token_weights(examples, self.params.normalisation)
+        total = self._sum_over_processes(float(sum(w.sum() for w in weights)))
+        if total == 0:
+            raise RuntimeError(
+                f"step {number}: every rollout was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
+                "keep truncated rollouts"
+            )
+        columns = self._accumulate(number, examples, weights, total, watch)
+        with watch.phase("train"):
+            norm = self._update(number)
+        loss = self._sum_over_processes(float((columns["loss"] * columns["weight"]).sum()) / total)
+        trained = sum(e.scored for e in examples)
+        counts = [int(self._sum_over_processes(n)) for n in (sum(len(r.completion_ids) for r in rollouts), trained, trained)]
+        self.ledger = self.ledger.plus(Ledger(*counts, *watch.seconds.values()))
+        metrics = _step_metrics(rollouts, examples, columns) | {"grad_norm": norm, "learning_rate": self._learning_rate(number)}
+        table = build_table(examples, columns, self.policy.tokenizer)
+        return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in examples))
+
+    def _accumulate(self, number: int, examples: list[Example], weights: list[Tensor], total: float, watch: Stopwatch) -> Columns:
+        """Sum the whole step's gradient, micro-batch by micro-batch; return its columns in the order of the examples."""
+        head = LogitHead.of(self.policy)
+        parts: list[Columns] = [{} for _ in examples]
+        for group in micro_batches(examples, self.params.token_budget):
+            chosen = [examples[i] for i in group]
+            columns = self._backward(chosen, [weights[i] for i in group], total, head, watch)
+            _check_finite(number, chosen, columns)
+            for name, values in columns.items():
+                for i, part in zip(group, values.split([e.scored for e in chosen]), strict=True):
+                    parts[i][name] = part
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _problems_of_step(self, number: int) -> list[int]:
+        """Return the indices of a step's problems: seeded shuffles of the whole list, one after the other, cut into batches."""
+        size, chosen = len(self.problems), []
+        start = (number - 1) * self.params.batch_size
+        while len(chosen) < self.params.batch_size:
+            epoch, offset = divmod(start + len(chosen), size)
+            order = np.random.default_rng([self.params.seed, epoch]).permutation(size)
+            chosen += order[offset : offset + self.params.batch_size - len(chosen)].tolist()
+        return chosen
+
+    def _sample(self, number: int) -> list[tuple[int, Rollout]]:
+        """Return this process's rollouts of a step, each with the index of its problem."""
+        mine = self._problems_of_step(number)[self.accelerator.process_index :: self.accelerator.num_processes]
+        seed = int(np.random.SeedSequence([self.params.seed, number]).generate_state(1)[0])
+        rollouts = self.sampler.sample([list(self.pairs[i].student_ids) for i in mine], replace(self.sampling, seed=seed))
+        owners = [i for i in mine for _ in range(self.sampling.n)]
+        return [(i, replace(r, problem_id=self.problems[i].id)) for i, r in zip(owners, rollouts, strict=True)]
+
+    def _examples(self, rollouts: list[tuple[int, Rollout]]) -> list[Example]:
+        examples = []
+        for index, rollout in rollouts:
+            scored = len(rollout.completion_ids)
+            if rollout.truncated:
+                scored -= {"keep": 0, "keep_without_last_token": 1, "drop": scored}[self.params.truncated]
+            if scored:
+                examples.append(Example(self.pairs[index], rollout, scored))
+        return examples
+
+    def _backward(self, examples: list[Example], weights: list[Tensor], total: float, head: LogitHead, watch: Stopwatch) -> Columns:
+        """Add one micro-batch's share to the gradient; return its columns per token."""
+        batch = build_batch(examples, self.policy.pad_id).to(self.policy.device)
+        with watch.phase("score"), torch.inference_mode(), self.teacher.weights():
+            teacher = score_completions(self.policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
+        with watch.phase("train"):
+            student = score_completions(self.policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
+            loss, columns = self.objective(student, teacher, batch.tokens)
+            weight = torch.cat(weights).to(loss)
+            self.accelerator.backward((loss * weight).sum() / total)
+        return columns | {"weight": weight}
+
+    def _update(self, number: int) -> float:
+        """Take the optimiser step, unless the gradient is no number; return the gradient's norm before clipping."""
+        for p in self.trainable:
+            if p.grad is None:  # this process had no rollout, or the parameter was not used
+                p.grad = torch.zeros_like(p)
+            p.grad = self.accelerator.reduce(p.grad, "sum")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, self.params.max_grad_norm))
+        if not math.isfinite(norm):
+            raise NonFiniteError(f"step {number}: the gradient's norm is {norm}; {REMEDY}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(number)
+        with uninterrupted():
+            self.optimizer.step()
+            self.teacher.update()
+            self.sampler.update(self.policy)
+            self.step = number
+        return norm
+
+    def _learning_rate(self, number: int) -> float:
+        return self.params.learning_rate * min(1.0, number / (self.params.warmup_steps + 1))
+
+    def _sum_over_processes(self, value: float) -> float:
+        if self.accelerator.num_processes == 1:
+            return value
+        return float(self.accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=self.policy.device), "sum"))
+
+
+def _check_finite(number: int, examples: list[Example], columns: Columns) -> None:
+    bad = (~columns["loss"].isfinite()).nonzero()[:, 0].tolist()
+    if bad:
+        owners = [e.rollout.problem_id for e in examples for _ in range(e.scored)]
+        names = sorted({owners[i] for i in bad})
+        raise NonFiniteError(
+            f"step {number}: {len(bad)} token losses are not finite, in the rollouts of problems {names[:5]}; {REMEDY}"
+        )
+
+
+def _token_weights(examples: list[Example], normalisation: Normalisation) -> list[Tensor]:
+    """Return each example's token weights [scored]: 1, or 1 over its length, so that every rollout weighs the same."""
+    return [torch.full((e.scored,), 1.0 if normalisation == "token" else 1.0 / e.scored) for e in examples]
+
+
+def _step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns) -> dict[str, float]:
+    """Return a step's averages, and how far the sampler's log-probabilities lie from the trainer's."""
+    sampled = torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
+    difference = sampled - columns["student_logprob"].cpu().float()
+    return {
+        "divergence": float(columns["divergence"].mean()),
+        "gap": float(columns["gap"].mean()),
+        "clip_fraction": float((columns["clipped"] > 0).float().mean()),
+        "student_entropy": float(columns["student_entropy"].mean()),
+        "teacher_entropy": float(columns["teacher_entropy"].mean()),
+        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
+        "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
+        "dropped": float(len(rollouts) - len(examples)),
+        "mismatch_mean": float(difference.abs().mean()),
+        "mismatch_max": float(difference.abs().max()),
+        "mismatch_kl": float(difference.mean()),
+    }

@@ -1,0 +1,169 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
+
+FULL = {"forward": forward_kl, "reverse": reverse_kl, "jsd.5": jsd(0.5), "jsd.2": jsd(0.2)}
+OPTIONS = [
+    {},
+    {"temperature": 1.1},
+    {"pointwise_clip": 0.05},
+    {"vocab_top_k": 3},
+    {"vocab_top_k": 3, "tail": "renormalise"},
+    {"vocab_top_k": 3, "support": "student", "temperature": 0.7, "pointwise_clip": 0.2},
+]
+
+
+def logits(seed: int, *shape: int, scale: float = 2.0, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(*shape, generator=generator, dtype=torch.float64).mul(scale).to(dtype) for _ in range(2))
+
+
+def by_definition(name, student, teacher, *, temperature=1.0, pointwise_clip=None, vocab_top_k=None, tail="bucket", support="teacher"):
+    """The definitions, entry by entry, in Python floats."""
+
+    def probabilities(row):
+        exps = [math.exp(x / temperature) for x in row]
+        return [e / sum(exps) for e in exps]
+
+    def one(s_row, t_row):
+        s, t = probabilities(s_row), probabilities(t_row)
+        if vocab_top_k:
+            chosen = sorted(range(len(s)), key=lambda i: -(t if support == "teacher" else s)[i])[:vocab_top_k]
+
+            def short(p):
+                kept = [p[i] for i in chosen]
+                return [*kept, 1 - sum(kept)] if tail == "bucket" else [x / sum(kept) for x in kept]
+
+            s, t = short(s), short(t)
+        total = 0.0
+        for ps, pt in zip(s, t, strict=True):
+            if name == "forward":
+                term = pt * math.log(pt / ps)
+            elif name == "reverse":
+                term = ps * math.log(ps / pt)
+            else:
+                beta = float(name[3:])
+                m = beta * pt + (1 - beta) * ps
+                term = beta * pt * math.log(pt / m) + (1 - beta) * ps * math.log(ps / m)
+            total += term if pointwise_clip is None else min(term, pointwise_clip)
+        return total
+
+    return [one(s, t) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", FULL)
+def test_a_divergence_is_its_definition_entry_by_entry(name, options):
+    student, teacher = logits(0, 5, 11)
+    expected = torch.tensor(by_definition(name, student, teacher, **options), dtype=torch.float64)
+    torch.testing.assert_close(FULL[name](student, teacher, **options), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(FULL[name](student.float(), teacher.float(), **options).double(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", FULL)
+def test_the_gradient_is_the_numerical_one(name, options):
+    student, teacher = logits(1, 3, 7)
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: FULL[name](s, teacher, **options), student)
+
+
+@pytest.mark.parametrize("options", [o for o in OPTIONS if "pointwise_clip" not in o], ids=str)
+@pytest.mark.parametrize("name", FULL)
+def test_identical_logits_have_no_divergence_and_no_gradient(name, options):
+    student, _ = logits(2, 4, 50, dtype=torch.float32)
+    student.requires_grad_()
+    value = FULL[name](student, student.detach().clone(), **options)
+    value.sum().backward()
+    assert value.abs().max() < 1e-6
+    assert student.grad.abs().max() < 1e-6
+
+
+def test_the_full_divergences_agree_with_torch_distributions():
+    student, teacher = logits(3, 6, 20)
+    s, t = (torch.distributions.Categorical(logits=x) for x in (student, teacher))
+    torch.testing.assert_close(forward_kl(student, teacher), torch.distributions.kl_divergence(t, s))
+    torch.testing.assert_close(reverse_kl(student, teacher), torch.distributions.kl_divergence(s, t))
+
+
+def test_jsd_is_symmetric_at_one_half_and_bounded_by_log_two():
+    student, teacher = logits(4, 6, 20, scale=30)
+    torch.testing.assert_close(jsd(0.5)(student, teacher), jsd(0.5)(teacher, student))
+    assert (jsd(0.5)(student, teacher) <= math.log(2) + 1e-12).all()
+
+
+@pytest.mark.parametrize("beta", [0, 1, -0.1, 1.5])
+def test_jsd_refuses_the_ends_and_names_the_one_sided_divergences(beta):
+    with pytest.raises(ValueError, match="forward_kl or reverse_kl"):
+        jsd(beta)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(sorted(FULL)), st.floats(0.1, 200), st.integers(1, 12))
+def test_extreme_logits_give_finite_non_negative_values_and_gradients(seed, name, scale, k):
+    student, teacher = logits(seed, 4, 12, scale=scale, dtype=torch.float32)
+    student.requires_grad_()
+    value = FULL[name](student, teacher, vocab_top_k=k)
+    value.sum().backward()
+    assert value.isfinite().all() and (value > -1e-5).all()
+    assert student.grad.isfinite().all()
+
+
+def test_entries_that_both_sides_rule_out_add_nothing():
+    student, teacher = logits(5, 2, 6)
+    masked = [torch.cat([x, torch.full((2, 3), -torch.inf, dtype=x.dtype)], -1) for x in (student, teacher)]
+    masked[0].requires_grad_()
+    for divergence in (forward_kl, reverse_kl):
+        value = divergence(*masked)
+        torch.testing.assert_close(value, divergence(student, teacher))
+        (gradient,) = torch.autograd.grad(value.sum(), masked[0])
+        assert gradient.isfinite().all()
+
+
+def test_half_precision_logits_give_the_float32_value():
+    student, teacher = logits(6, 3, 30, dtype=torch.bfloat16)
+    value = forward_kl(student, teacher)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, forward_kl(student.float(), teacher.float()), atol=0, rtol=0)
+
+
+def test_the_tail_bucket_lies_between_renormalised_nothing_and_the_whole():
+    student, teacher = logits(7, 8, 40)
+    whole = forward_kl(student, teacher)
+    for k in (1, 5, 20, 39):
+        assert (forward_kl(student, teacher, vocab_top_k=k) <= whole + 1e-12).all()
+    torch.testing.assert_close(forward_kl(student, teacher, vocab_top_k=40), whole)
+    torch.testing.assert_close(forward_kl(student, teacher, vocab_top_k=99), whole)
+
+
+def test_a_point_wise_clip_only_lowers_and_can_make_the_sum_negative():
+    student, teacher = logits(8, 20, 10)
+    clipped, whole = forward_kl(student, teacher, pointwise_clip=0.01), forward_kl(student, teacher)
+    assert (clipped <= whole + 1e-12).all()
+    assert (clipped < 0).any()
+
+
+def test_the_sampled_token_estimate_averages_to_the_reverse_kl():
+    student, teacher = logits(9, 1, 5)
+    p = student.softmax(-1)[0]
+    estimates = torch.stack([sampled_token(student, teacher, torch.tensor([i]))[0] for i in range(5)])
+    torch.testing.assert_close((p * estimates).sum(), reverse_kl(student, teacher)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [({"temperature": 0}, "temperature"), ({"vocab_top_k": 0}, "vocab_top_k")],
+)
+def test_a_bad_option_is_named(options, word):
+    with pytest.raises(ValueError, match=word):
+        forward_kl(*logits(0, 2, 5), **options)
+
+
+def test_logits_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        forward_kl(torch.zeros(2, 5), torch.zeros(2, 6))

@@ -1,0 +1,229 @@
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from opsd_lab.evaluation import (
+    COLUMNS,
+    Evaluation,
+    Interval,
+    avg_at_k,
+    bootstrap_interval,
+    evaluate,
+    maj_at_k,
+    paired_difference,
+    pass_at_k,
+    wilson_interval,
+)
+from opsd_lab.grading import Grader
+from opsd_lab.problems import Problem
+from opsd_lab.rollouts.base import Rollout, SamplingParams
+
+
+class Recital:
+    """A sampler that recites prepared texts: the prompt's first token chooses the list, the sample its entry."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def sample(self, prompts, params):
+        return [self.recite(tuple(prompt), text) for prompt in prompts for text in self.texts[prompt[0]][: params.n]]
+
+    def recite(self, prompt, text):
+        ids = tuple(text.encode()) or (0,)
+        finish = "length" if text.endswith("...") else "stop"
+        return Rollout("", prompt, ids, (0.0,) * len(ids), finish, text)
+
+    def update(self, policy):
+        raise AssertionError("an evaluation must not change its sampler")
+
+
+PROBLEMS = [Problem("a", "What is 6 times 7?", "42"), Problem("b", "What is a half?", "1/2")]
+TEXTS = {0: [r"\boxed{42}", "42", r"\boxed{41} not 42", "I ..."], 1: ["0.5", r"\boxed{9^{9^{9^{9}}}}", "2", "0.5"]}
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(seconds=1.0) as grader:
+        yield grader
+
+
+def run(grader, n=4, texts=TEXTS, temperature=1.0, name="model"):
+    params = SamplingParams(max_new_tokens=99, temperature=temperature, n=n)
+    ids = {problem.id: [i, 7] for i, problem in enumerate(PROBLEMS)}
+    return evaluate(Recital(texts), PROBLEMS, lambda problem: ids[problem.id], params, grader, name=name)
+
+
+def table(*correct, name="model"):
+    rows = [
+        (f"p{p}", s, v, v, v, "1", False, 3, "text")
+        for p, row in enumerate(correct)
+        for s, v in enumerate("correct" if c else "incorrect" for c in row)
+    ]
+    return Evaluation(name, pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (27, 100), (0, 50), (50, 50)])
+def test_the_wilson_interval_agrees_with_its_formula_and_with_scipy(successes, n):
+    interval = wilson_interval(successes, n)
+    z, p = stats.norm.ppf(0.975), successes / n
+    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert interval.low == pytest.approx((centre - half) / (1 + z**2 / n), abs=1e-12)
+    assert interval.high == pytest.approx((centre + half) / (1 + z**2 / n), abs=1e-12)
+    reference = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert (interval.low, interval.high) == pytest.approx(tuple(reference), abs=1e-12)
+    assert (interval.mean, interval.n) == (p, n)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (2, 1), (-1, 3)])
+def test_impossible_proportions_are_an_error(successes, n):
+    with pytest.raises(ValueError, match="proportion"):
+        wilson_interval(successes, n)
+
+
+def test_an_interval_prints_and_converts_to_a_dictionary():
+    interval = Interval(0.274, 0.2, 0.35, 128)
+    assert str(interval) == "0.27 [0.20, 0.35]"
+    assert interval.as_dict() == {"mean": 0.274, "low": 0.2, "high": 0.35, "n": 128}
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval_on_many_problems():
+    values = np.random.default_rng(1).beta(2, 3, size=400)
+    interval = bootstrap_interval(values)
+    half = stats.norm.ppf(0.975) * values.std() / math.sqrt(400)
+    assert interval.mean == pytest.approx(values.mean())
+    assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
+
+
+def test_the_bootstrap_is_the_same_for_the_same_seed_and_narrower_at_lower_confidence():
+    values = np.random.default_rng(2).random(30)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+    wide, narrow = bootstrap_interval(values), bootstrap_interval(values, confidence=0.5)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_one_problem_gives_a_mean_without_bounds():
+    interval = bootstrap_interval(np.array([0.25]))
+    assert interval.mean == 0.25
+    assert math.isnan(interval.low) and math.isnan(interval.high)
+
+
+@pytest.mark.parametrize("values", [[], [[0.5]], [0.5, math.nan]])
+def test_a_bootstrap_of_missing_values_is_an_error(values):
+    with pytest.raises(ValueError, match="one finite value per problem"):
+        bootstrap_interval(np.array(values))
+
+
+def test_avg_at_1_is_wilson_and_avg_at_k_resamples_problems_not_samples():
+    assert avg_at_k(np.array([[1], [0], [0], [0]])) == wilson_interval(1, 4)
+    same = avg_at_k(np.repeat([[1], [0], [0], [0]], 50, axis=1))
+    assert same.mean == 0.25
+    # Fifty equal samples of a problem are no more evidence than one.
+    assert same.high - same.low > 0.5
+
+
+def test_a_table_that_is_not_of_truths_is_an_error():
+    for bad in (np.array([1, 0]), np.array([[0.5]]), np.zeros((0, 3))):
+        with pytest.raises(ValueError, match="problems, samples"):
+            avg_at_k(bad)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_equals_the_fraction_of_subsets_that_hold_a_correct_sample(k):
+    correct = np.random.default_rng(3).random((6, 5)) < [[0.0], [0.1], [0.3], [0.5], [0.8], [1.0]]
+    brute = [np.mean([any(row[list(s)]) for s in itertools.combinations(range(5), k)]) for row in correct]
+    assert pass_at_k(correct, k).mean == pytest.approx(np.mean(brute), abs=1e-12)
+
+
+def test_pass_at_k_beyond_the_samples_is_an_error():
+    for k in (0, 3):
+        with pytest.raises(ValueError, match=f"pass@{k}"):
+            pass_at_k(np.array([[1, 0]]), k)
+
+
+def test_the_majority_counts_equal_numbers_together_and_ignores_missing_answers():
+    answers = [["0.5", "2", "1/2", None], [None, None, None, "7"], [None] * 4, ["1", "2", "2", "1"], ["x  y"] * 4]
+    correct = np.array([[1, 0, 1, 0], [0, 0, 0, 1], [0] * 4, [0, 1, 1, 0], [1] * 4])
+    assert maj_at_k(answers, correct) == wilson_interval(3, 5)
+
+
+def test_a_majority_vote_of_another_shape_is_an_error():
+    with pytest.raises(ValueError, match="shape"):
+        maj_at_k([["1"]], np.array([[1, 0]]))
+
+
+def test_an_evaluation_holds_every_rollout_with_its_verdicts(grader):
+    result = run(grader, name="base")
+    assert result.problem_ids == ["a", "b"]
+    assert (result.name, result.k) == ("base", 4)
+    assert result.rows["final"].tolist()[:4] == ["correct", "correct", "incorrect", "missing"]
+    assert result.rows["final"].tolist()[4:] == ["correct", "unverifiable", "incorrect", "correct"]
+    assert result.correct().tolist() == [[True, True, False, False], [True, False, False, True]]
+    assert result.accuracy().mean == 0.5
+    assert result.accuracy("boxed").mean == 1 / 8
+    assert result.accuracy("last_number").mean == 5 / 8
+    assert result.pass_at_k(2).mean == pytest.approx(5 / 6)
+    assert result.maj_at_k().mean == 1.0
+    assert result.truncation_rate == 1 / 8
+    assert result.mean_length == np.mean([len(text) for texts in TEXTS.values() for text in texts])
+    assert result.rows["text"].tolist() == TEXTS[0] + TEXTS[1]
+
+
+def test_wrong_missing_and_unverifiable_answers_are_counted_apart(grader):
+    counts = run(grader).counts()
+    assert counts["final"].to_dict() == {"correct": 4, "incorrect": 2, "missing": 1, "unverifiable": 1}
+    assert counts["boxed"].to_dict() == {"correct": 1, "incorrect": 1, "missing": 5, "unverifiable": 1}
+    assert counts.sum().tolist() == [8, 8, 8]
+
+
+def test_greedy_evaluation_uses_one_sample_and_wilson(grader):
+    assert run(grader, n=1, temperature=0).accuracy() == wilson_interval(2, 2)
+    with pytest.raises(ValueError, match="greedy"):
+        run(grader, n=2, temperature=0)
+
+
+def test_problems_must_be_there_and_be_distinct(grader):
+    params = SamplingParams(max_new_tokens=9)
+    with pytest.raises(ValueError, match="no problems"):
+        evaluate(Recital(TEXTS), [], lambda problem: [0], params, grader)
+    with pytest.raises(ValueError, match=r"repeat.*'a'"):
+        evaluate(Recital(TEXTS), PROBLEMS[:1] * 2, lambda problem: [0], params, grader)
+
+
+def test_a_sampler_that_returns_too_little_is_an_error(grader):
+    with pytest.raises(RuntimeError, match="4 rollouts per prompt"):
+        run(grader, texts={0: ["42"] * 3, 1: ["1"] * 4})
+
+
+def test_rows_out_of_order_are_an_error():
+    rows = table([1, 0], [0, 1]).rows
+    for bad in (rows[::-1], rows[:3], rows[:0], rows.assign(sample=0), rows.assign(problem_id="p")):
+        with pytest.raises(ValueError, match="problem by problem"):
+            Evaluation("x", bad)
+    with pytest.raises(ValueError, match="missing columns \\['text'\\]"):
+        Evaluation("x", rows.drop(columns="text"))
+
+
+def test_the_paired_difference_is_that_of_the_means_and_ignores_order():
+    before, after = table([0, 0], [1, 0], [1, 1]), table([1, 0], [1, 1], [1, 1])
+    difference = paired_difference(before, after)
+    assert difference.mean == pytest.approx(1 / 3)
+    assert paired_difference(after, before).mean == pytest.approx(-1 / 3)
+    shuffled = Evaluation("after", after.rows.iloc[[4, 5, 0, 1, 2, 3]])
+    assert paired_difference(before, shuffled) == difference
+
+
+def test_pairing_removes_the_spread_between_problems():
+    hard, easy = [[0] * 10] * 20, [[1] * 9 + [0]] * 20
+    better = [[1] + [0] * 9] * 20, [[1] * 10] * 20
+    difference = paired_difference(table(*hard, *easy), table(*better[0], *better[1]))
+    assert (difference.low, difference.high) == pytest.approx((0.1, 0.1))
+
+
+def test_a_difference_over_other_problems_names_them():
+    with pytest.raises(ValueError, match="'p2'"):
+        paired_difference(table([1], [0]), table([1], [0], [1]))
