@@ -1,6 +1,6 @@
 """The pieces put together: what each completion token contributes to the loss, and the record of why."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -14,6 +14,8 @@ from opsd_lab.divergences.reference import Side, Tail
 from opsd_lab.scoring import CompletionStates
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_text import token_texts
+
+CHUNK = 64  # tokens; at a vocabulary of 50,000 one side's float32 logits take 13 MB
 
 
 class TokenLosses(NamedTuple):
@@ -47,7 +49,9 @@ class OPSD:
 
     def __call__(self, student: CompletionStates, teacher: CompletionStates, token_ids: Tensor) -> TokenLosses:
         """Return the losses of the completion tokens `token_ids` [N]; no gradient reaches the teacher."""
-        student_logits, teacher_logits = student.logits(), teacher.logits().detach()
+        return _in_chunks(self._losses, student, teacher, token_ids)
+
+    def _losses(self, student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor) -> TokenLosses:
         options = {
             "temperature": self.temperature,
             "vocab_top_k": self.vocab_top_k,
@@ -55,13 +59,11 @@ class OPSD:
             "support": self.support,
         }
         loss = self.divergence(student_logits, teacher_logits, pointwise_clip=self.pointwise_clip, **options)
-        divergence = loss.detach()
-        clipped = torch.zeros_like(divergence)
+        clipped = torch.zeros_like(loss)
         if self.pointwise_clip is not None:
             with torch.no_grad():
-                clipped = self.divergence(student_logits, teacher_logits, **options) - divergence
-        columns = {"loss": divergence, "divergence": divergence, "clipped": clipped}
-        return TokenLosses(loss, columns | token_statistics(student_logits.detach(), teacher_logits, token_ids))
+                clipped = self.divergence(student_logits, teacher_logits, **options) - loss
+        return TokenLosses(loss, {"loss": loss, "divergence": loss, "clipped": clipped})
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,28 @@ class SampledTokenOPSD:
 
     def __call__(self, student: CompletionStates, teacher: CompletionStates, token_ids: Tensor) -> TokenLosses:
         """Return the losses of the completion tokens `token_ids` [N]; no gradient reaches the teacher or the advantage."""
-        student_logits, teacher_logits = student.logits(), teacher.logits().detach()
+        return _in_chunks(self._losses, student, teacher, token_ids)
+
+    def _losses(self, student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor) -> TokenLosses:
         estimate = sampled_token(student_logits, teacher_logits, token_ids, temperature=self.temperature).detach()
         logprobs = (student_logits / self.temperature).log_softmax(-1).gather(-1, token_ids[:, None])[:, 0]
         loss = estimate * logprobs
-        columns = {"loss": loss.detach(), "divergence": estimate, "clipped": torch.zeros_like(estimate)}
-        return TokenLosses(loss, columns | token_statistics(student_logits.detach(), teacher_logits, token_ids))
+        return TokenLosses(loss, {"loss": loss, "divergence": estimate, "clipped": torch.zeros_like(loss)})
+
+
+def _in_chunks(
+    losses: Callable[[Tensor, Tensor, Tensor], TokenLosses], student: CompletionStates, teacher: CompletionStates, token_ids: Tensor
+) -> TokenLosses:
+    """Apply `losses` to the logits of a few tokens at a time: small enough for the processor's cache, and for its memory."""
+    parts = []
+    for rows in torch.arange(len(token_ids)).split(CHUNK):
+        student_logits = student.head(student.hidden[rows])
+        teacher_logits = teacher.head(teacher.hidden[rows]).detach()
+        loss, columns = losses(student_logits, teacher_logits, token_ids[rows])
+        statistics = token_statistics(student_logits, teacher_logits, token_ids[rows])
+        parts.append((loss, {name: value.detach() for name, value in columns.items()} | statistics))
+    columns = {name: torch.cat([part[name] for _, part in parts]) for name in parts[0][1]}
+    return TokenLosses(torch.cat([loss for loss, _ in parts]), columns)
 
 
 @torch.no_grad()
@@ -88,11 +106,12 @@ def token_statistics(student_logits: Tensor, teacher_logits: Tensor, token_ids: 
     """Return log-probability, entropy (nats) and rank of each side, and the gap, for logits [N, V] and tokens [N]."""
     columns: dict[str, Tensor] = {}
     for side, logits in (("student", student_logits), ("teacher", teacher_logits)):
-        logprobs = logits.log_softmax(-1)
-        chosen = logprobs.gather(-1, token_ids[:, None])
-        columns[f"{side}_logprob"] = chosen[:, 0]
-        columns[f"{side}_entropy"] = -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
-        columns[f"{side}_rank"] = (logprobs > chosen).sum(-1)
+        logits = logits.clamp(min=torch.finfo(logits.dtype).min / 2)  # 0 * -inf would be no number in the entropy
+        total = logits.logsumexp(-1)
+        chosen = logits.gather(-1, token_ids[:, None])
+        columns[f"{side}_logprob"] = chosen[:, 0] - total
+        columns[f"{side}_entropy"] = total - torch.linalg.vecdot((logits - total[:, None]).exp_(), logits)
+        columns[f"{side}_rank"] = (logits > chosen).sum(-1)
     columns["gap"] = columns["teacher_logprob"] - columns["student_logprob"]
     return columns
 

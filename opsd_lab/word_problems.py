@@ -182,7 +182,6 @@ def _problem(name: str, family: str, steps: tuple[Step, ...], template: Template
     actor, other, thing = cast
     result = steps[-1][3]
     words = {"a": steps[0][0], "b": steps[0][2], "c": steps[-1][2], "A": actor, "B": other, "s": f"{thing}s"}
-    conclusion = template.conclusion.format(**words, r=f"{result} {thing if result == 1 else words['s']}")
     working = " ".join(f"{a} {op} {b} = {r}." for a, op, b, r in steps)
     first, *rest = (step[1] for step in steps)
     outline = "The question takes two steps." if rest else ONE_STEP_HINTS[first]
@@ -191,7 +190,7 @@ def _problem(name: str, family: str, steps: tuple[Step, ...], template: Template
         id=name,
         question=template.question.format(**words),
         answer=str(result),
-        solution=f"{working} {conclusion} The final answer is \\boxed{{{result}}}.",
+        solution=f"{working} The answer is \\boxed{{{result}}}.",
         hints=(outline, f"{recipe}."),
         meta={"family": family, "steps": [list(step) for step in steps]},
     )

@@ -21,7 +21,9 @@ def byte_tokenizer(chat_template: str | None = CHATML, **special: str) -> PreTra
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **(special or {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, **(special or {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"})
+    )
     tokenizer.chat_template = chat_template
     return tokenizer
 

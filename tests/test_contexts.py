@@ -26,7 +26,8 @@ QWEN3 = (
 def test_smollm2_prompts_are_these_very_tokens(smollm2):
     builder = ContextBuilder(smollm2.tokenizer, student=ChatFormat("Think.", response_prefix="Calculation:"))
     pair = builder.build(Problem("p", "2 + 3?", "5", "2 + 3 = 5."))
-    head = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n"
+    head = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    head += "<|im_start|>user\n"
     assert builder.text(Problem("p", "2 + 3?", "5", "2 + 3 = 5."), "student") == (
         head + "2 + 3?\n\nThink.<|im_end|>\n<|im_start|>assistant\nCalculation:"
     )
@@ -138,6 +139,6 @@ def test_a_tokenizer_without_a_chat_template_is_refused_with_the_remedy():
 
 
 def test_a_prompt_that_is_too_long_is_an_error_that_names_the_problem_and_nothing_is_cut():
-    with pytest.raises(ValueError, match="problem 'p': the teacher's prompt has .* leave the problem out"):
+    with pytest.raises(ValueError, match=r"problem 'p': the teacher's prompt has .* leave the problem out"):
         length = len(ContextBuilder(byte_tokenizer()).build(PROBLEM).student_ids)
         ContextBuilder(byte_tokenizer(), max_tokens=length).build(PROBLEM)

@@ -23,7 +23,9 @@ def logits(seed: int, *shape: int, scale: float = 2.0, dtype: torch.dtype = torc
     return tuple(torch.randn(*shape, generator=generator, dtype=torch.float64).mul(scale).to(dtype) for _ in range(2))
 
 
-def by_definition(name, student, teacher, *, temperature=1.0, pointwise_clip=None, vocab_top_k=None, tail="bucket", support="teacher"):
+def by_definition(
+    name, student, teacher, *, temperature=1.0, pointwise_clip=None, vocab_top_k=None, tail="bucket", support="teacher"
+):
     """The definitions, entry by entry, in Python floats."""
 
     def probabilities(row):

@@ -41,7 +41,7 @@ def test_every_line_of_working_is_right_and_leads_to_the_answer(everything):
             assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[op] == int(result) > 0
         for before, after in pairwise(lines):
             assert before[3] == after[0]
-        assert problem.solution.endswith(f"The final answer is \\boxed{{{problem.answer}}}.")
+        assert problem.solution.endswith(f"The answer is \\boxed{{{problem.answer}}}.")
         assert lines[-1][3] == problem.answer
 
 

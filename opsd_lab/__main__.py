@@ -1,0 +1,145 @@
+"""The command line: the walkthrough without a browser, and the same experiment over several seeds."""
+
+import json
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from tyro.extras import SubcommandApp
+
+from opsd_lab.evaluation import Evaluation, bootstrap_interval
+from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, reference_view
+
+app = SubcommandApp()
+PHASES = ("setup", "generate", "score", "train", "evaluate")
+NOTEBOOK = Path("notebooks/01_opsd_walkthrough.ipynb")
+
+
+@app.command
+def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
+    """Execute notebook 01; write walkthrough.html and walkthrough.json into a folder and print a summary.
+
+    Args:
+        out: the folder to write to.
+        setup_seconds: how long the set-up before this command took, for the report.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    from opsd_lab.export import export_html
+
+    started = time.time()
+    out.mkdir(parents=True, exist_ok=True)
+    report_path, executed = out / "walkthrough.json", out / NOTEBOOK.name
+    report_path.unlink(missing_ok=True)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    print(f"Executing {NOTEBOOK}, about 10 minutes on two cores ...", flush=True)
+    os.environ["OPSD_LAB_OUT"] = str(out.resolve())  # the kernel inherits it
+    client = NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client.on_cell_start = lambda cell, cell_index: _announce(cell, started)
+    try:
+        client.execute()
+    finally:
+        nbformat.write(notebook, executed)
+    export_html(executed, out / "walkthrough.html")
+    report = json.loads(report_path.read_text())
+    report["seconds"] |= {"setup": round(setup_seconds, 1), "total": round(setup_seconds + time.time() - started, 1)}
+    report_path.write_text(json.dumps(report, indent=1) + "\n")
+    print(summary(report, (out / "walkthrough.html").resolve()))
+
+
+def _announce(cell: dict, started: float) -> None:
+    if cell["cell_type"] == "markdown" and cell["source"].startswith("## "):
+        print(f"  {time.time() - started:4.0f} s  {cell['source'].splitlines()[0][3:]}", flush=True)
+
+
+def summary(report: dict, page: Path) -> str:
+    """Return the five lines that `make walkthrough` ends with."""
+
+    def shown(name: str) -> str:
+        value = report["accuracy"][name]
+        return f"{value['mean']:.0%} [{value['low']:.0%}, {value['high']:.0%}]"
+
+    seconds, tokens = report["seconds"], report["tokens"]
+    return "\n".join(
+        [
+            f"{report['model']}, seed {report['seed']}: accuracy on {report['n']} held-out problems, 95 % intervals",
+            f"  before {shown('before')}   OPSD {shown('after')}   control {shown('control')}",
+            f"  {seconds['total']:.0f} s: " + ", ".join(f"{phase} {seconds[phase]:.0f}" for phase in PHASES),
+            f"  {tokens['generated']:,} tokens generated, {tokens['trained']:,} trained on; "
+            f"peak memory {report['peak_memory_gb']} GB",
+            f"Open {page}",
+        ]
+    )
+
+
+@app.command
+def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Train OPSD and its control for several seeds and write every accuracy; finished runs are not repeated.
+
+    Args:
+        out: the JSON file to write, and to go on from.
+        seeds: the seeds to run.
+    """
+    settings = Settings()
+    results = json.loads(out.read_text()) if out.exists() else {"settings": asdict(settings), "correct": {}}
+    if results["settings"] != json.loads(json.dumps(asdict(settings))):
+        raise SystemExit(f"{out} was written with other settings; delete it to start again")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for arm, view in (("OPSD", reference_view()), ("control", control_view())):
+            if f"{arm} {seed}" in results["correct"]:
+                continue
+            trainer = build_trainer(replace(settings, seed=seed), view)
+            if "base" not in results["correct"]:  # the base model does not depend on the seed
+                _keep(results, "base", evaluate_greedily(trainer.policy, settings, "base"), 0.0)
+            started = time.time()
+            for _ in trainer.train(settings.steps):
+                pass
+            _keep(results, f"{arm} {seed}", evaluate_greedily(trainer.policy, settings, arm), time.time() - started)
+            partial = out.with_suffix(".partial")
+            partial.write_text(json.dumps(results, indent=1) + "\n")
+            partial.replace(out)
+    print(table(results))
+
+
+def _keep(results: dict, name: str, evaluation: Evaluation, train_seconds: float) -> None:
+    results["correct"][name] = {
+        "problem_ids": evaluation.problem_ids,
+        **{by: "".join(map(str, evaluation.correct(by)[:, 0].astype(int))) for by in ("last_number", "boxed")},
+        "truncated": evaluation.truncation_rate,
+        "seconds": round(train_seconds, 1),
+    }
+    print(f"{name}: last number {evaluation.accuracy('last_number')}, boxed {evaluation.accuracy('boxed')}", flush=True)
+
+
+def table(results: dict) -> str:
+    """Return the table of a results file as Markdown: per arm the mean over seeds, its interval, and each seed's accuracy.
+
+    The interval is the 95 % bootstrap over problems of the seeds' mean, which leaves the spread between seeds to the last column.
+    """
+    lines = ["| arm | last number, mean [95 % interval] | boxed | last number by seed |", "|---|---|---|---|"]
+    for arm in ("base", "OPSD", "control"):
+        runs = [run for name, run in results["correct"].items() if name.split()[0] == arm]
+        correct = {by: np.array([[int(c) for c in run[by]] for run in runs]) for by in ("last_number", "boxed")}
+        cells = {by: bootstrap_interval(values.mean(axis=0)) for by, values in correct.items()}
+        each = ", ".join(f"{row.mean():.3f}" for row in correct["last_number"])
+        shown = [f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells.values()]
+        lines.append(f"| {arm} | {shown[0]} | {shown[1]} | {each} |")
+    return "\n".join(lines)
+
+
+@app.command
+def show(path: Path = Path("data/results/walkthrough_seeds.json")) -> None:
+    """Print the table of a results file.
+
+    Args:
+        path: the file that `seeds` wrote.
+    """
+    print(table(json.loads(path.read_text())))
+
+
+if __name__ == "__main__":
+    app.cli(prog="python -m opsd_lab", description=__doc__)

@@ -1,0 +1,255 @@
+"""What each module may import, and what none of them may do; read from the source, so that nothing is run."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Top to bottom: a module may import from its own layer and from those above it. A package stands for its submodules as well,
+# unless they have a line of their own.
+LAYERS = [
+    {"problems", "word_templates", "word_problems", "hub_problems"},
+    {"contexts"},
+    {"rollouts.base"},
+    {"embedded", "policies"},
+    {"token_text"},
+    {"scoring"},
+    {"rollouts"},
+    {"batching"},
+    {"divergences", "token_weights"},
+    {"token_table"},
+    {"objectives"},
+    {"ledger", "interrupts"},
+    {"trainer"},
+    {"checkpoints"},
+    {"grading", "grading_worker", "steps"},
+    {"evaluation", "supervision"},
+    {"figures", "token_view", "idea_figure", "export"},
+    {"walkthrough", "__main__"},
+    {"__init__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+ISLANDS = {"divergences", "token_weights", "grading", "steps", "ledger"}
+ENGINES = {"transformers", "peft", "vllm", "rollouts"}
+PICTURES = LAYERS[RANK["figures"]]
+PICTURE_MAKERS = {"IPython", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly"}
+PICTURE_USERS = PICTURES | LAYERS[RANK["__main__"]]
+
+# Declared, though no line of Python here imports them.
+TOOLS = {
+    "gguf": "transformers reads the embedded model with it",
+    "ipykernel": "runs the notebooks",
+    "ipywidgets": "tqdm draws its bar in a notebook with it",
+    "jupyterlab": "make lab",
+    "nbmake": "make test",
+    "ruff": "make lint",
+}
+
+
+def module_name(path: Path) -> str:
+    """Return `rollouts.hf` for opsd_lab/rollouts/hf.py, `rollouts` for its __init__.py and `__init__` for that of opsd_lab."""
+    parts = path.relative_to(ROOT / "opsd_lab").with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted((ROOT / "opsd_lab").rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in FILES.items()}
+
+
+def imports(tree: ast.Module, package: str = "opsd_lab") -> Iterator[str]:
+    """Yield what a module imports when it runs: `problems` for a module of opsd_lab, else the outermost package's name."""
+    only_for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in only_for_types:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            # `from opsd_lab import policies` names a module, `from opsd_lab.policies import Policy` something in one.
+            names = [f"{source}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            head, _, inside = name.partition(".")
+            yield head if head != "opsd_lab" else innermost_module(inside)
+
+
+def innermost_module(name: str) -> str:
+    while name and name not in FILES:
+        name = name.rpartition(".")[0]
+    return name or "__init__"
+
+
+def entry(name: str) -> str | None:
+    """Return the line of `LAYERS` that a module belongs to: its own, or its package's."""
+    while name and name not in RANK:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def package_of(name: str) -> str:
+    parent = name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
+    return f"opsd_lab.{parent}" if parent and parent != "__init__" else "opsd_lab"
+
+
+IMPORTS = {name: sorted(set(imports(tree, package_of(name)))) for name, tree in TREES.items()}
+
+
+def reached(name: str) -> set[str]:
+    """Return all that importing a module brings in, through other modules of opsd_lab and their packages too."""
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        for target in IMPORTS[todo.pop()]:
+            if target not in found:
+                found.add(target)
+                todo.extend(part for part in {target, target.partition(".")[0]} if part in FILES)
+    return found
+
+
+def upward(name: str, targets: Iterable[str]) -> list[str]:
+    rank = RANK[entry(name)]
+    return [target for target in targets if target in FILES and RANK[entry(target)] > rank]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_imports_only_from_its_own_layer_and_those_above(name):
+    assert entry(name), f"opsd_lab/{name.replace('.', '/')} is in no layer: add it to LAYERS in tests/test_imports.py"
+    lower = [f"{t} ({FILES[t].relative_to(ROOT)})" for t in upward(name, IMPORTS[name])]
+    assert not lower, f"{FILES[name].relative_to(ROOT)} imports from a layer below its own: {', '.join(lower)}"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if entry(name) in ISLANDS])
+def test_an_island_reaches_neither_transformers_nor_another_island(name):
+    strangers = ISLANDS - {entry(name)} | {"transformers"}
+    assert not {target for target in reached(name) if (entry(target) or target) in strangers}
+
+
+def test_the_trainer_knows_protocols_and_no_engine():
+    known = {target for target in IMPORTS["trainer"] if (entry(target) or target) in ENGINES}
+    assert not known, f"trainer.py imports {known}; it takes a Sampler (rollouts.base) and a Policy instead"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if entry(name) not in PICTURE_USERS])
+def test_nothing_but_the_pictures_and_the_command_line_imports_a_figure_or_a_notebook(name):
+    drawn = {target for target in IMPORTS[name] if (entry(target) or target) in PICTURES | PICTURE_MAKERS}
+    assert not drawn, f"{FILES[name].relative_to(ROOT)} imports {drawn}"
+
+
+def test_the_rules_see_through_every_form_of_import():
+    source = """
+        import opsd_lab.figures
+        from opsd_lab import policies
+        from opsd_lab.rollouts.base import Rollout
+        from .scoring import LogitHead
+        if TYPE_CHECKING:
+            from opsd_lab.evaluation import evaluate
+        def later():
+            from transformers import AutoTokenizer
+    """
+    tree = ast.parse("if True:\n" + source)
+    assert set(imports(tree)) == {"figures", "policies", "rollouts.base", "scoring", "transformers"}
+    assert upward("contexts", imports(tree)) == ["figures", "policies", "rollouts.base", "scoring"]
+    assert entry("rollouts.base") == "rollouts.base"
+    assert entry("rollouts.hf") == "rollouts"
+    assert entry("a_new_module") is None
+
+
+def test_the_package_can_be_imported_from_any_folder_and_prints_nothing(tmp_path):
+    run = subprocess.run([sys.executable, "-c", "import opsd_lab"], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
+
+
+def dangers(tree: ast.Module) -> Iterator[str]:
+    """Yield each use of something that can run code out of data, with its line."""
+    trusting = {"allow_pickle", "trust_remote_code"}
+    for target in set(imports(tree)) & {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}:
+        yield f"import {target}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "torch" and any(alias.name == "load" for alias in node.names):
+            yield f"line {node.lineno}: torch.load"
+        elif isinstance(node, ast.Attribute) and (ast.unparse(node) == "torch.load" or node.attr in {"read_pickle", "to_pickle"}):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+        elif isinstance(node, ast.Name) and node.id in {"eval", "exec"}:
+            yield f"line {node.lineno}: {node.id}"
+        elif isinstance(node, ast.keyword) and node.arg in trusting and ast.unparse(node.value) != "False":
+            yield f"line {node.value.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_module_can_run_code_that_came_as_data(name):
+    assert list(dangers(TREES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "state = torch.load('state.pt')",
+        "from torch import load",
+        "eval(answer)",
+        "run = exec",
+        "AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)",
+        "AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trusted)",
+        "np.load(path, allow_pickle=True)",
+        "pd.read_pickle(path)",
+    ],
+)
+def test_each_way_to_run_code_out_of_data_is_noticed(line):
+    assert len(list(dangers(ast.parse(line)))) == 1
+
+
+def test_what_only_looks_dangerous_is_left_alone():
+    assert list(dangers(ast.parse("model.eval(); load(path); f(trust_remote_code=False); re.compile(x)"))) == []
+
+
+def distribution(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def declared() -> dict[str, set[str]]:
+    """Return the distributions that pyproject.toml names, under `core` and under each extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"core": project["dependencies"], **project["optional-dependencies"]}
+    return {group: {distribution(line) for line in lines} - {"opsd-lab"} for group, lines in groups.items()}
+
+
+def imported_distributions(trees: Iterable[ast.Module]) -> set[str]:
+    """Return the distributions that modules import, other than the standard library and this project."""
+    carriers = metadata.packages_distributions()
+    names = {name for tree in trees for name in imports(tree)} - sys.stdlib_module_names - set(FILES) - {"tests"}
+    return {distribution(carriers.get(name, [name])[0]) for name in names}
+
+
+def test_every_distribution_that_is_imported_is_declared_and_the_other_way_round():
+    groups = declared()
+    tests = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("*.py")]
+    library, tested = imported_distributions(TREES.values()), imported_distributions(tests)
+    installed = groups["core"] | groups["notebooks"] | groups["dev"]
+    assert library - set().union(*(groups[group] for group in groups.keys() - {"dev"})) == set()
+    assert tested - installed == set()
+    assert installed - library - tested - TOOLS.keys() == set()
+
+
+def test_everything_declared_is_pinned_by_the_constraints():
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    groups = declared()
+    assert groups["core"] | groups["notebooks"] | groups["dev"] <= {distribution(line) for line in lines}
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []

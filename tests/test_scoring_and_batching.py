@@ -1,0 +1,133 @@
+import dataclasses
+
+import pytest
+import torch
+
+from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches
+from opsd_lab.contexts import ContextPair
+from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
+from opsd_lab.scoring import LogitHead, check_head, score_completions
+from tests.conftest import tiny_policy
+
+
+def example(student=(5, 6, 7), teacher=(5, 6, 8, 9, 7), completion=(10, 11), scored=None) -> Example:
+    rollout = Rollout("p", tuple(student), tuple(completion), (-1.0,) * len(completion), "stop", "x")
+    return Example(ContextPair(tuple(student), tuple(teacher)), rollout, len(completion) if scored is None else scored)
+
+
+@pytest.fixture
+def examples(policy, problems, contexts) -> list[Example]:
+    pairs = [contexts.build(p) for p in problems[:8]]
+    rollouts = HFSampler(policy, progress=False).sample([list(p.student_ids) for p in pairs], SamplingParams(9, n=1))
+    cut = [
+        dataclasses.replace(r, completion_ids=r.completion_ids[: 1 + i], logprobs=r.logprobs[: 1 + i], tokens=())
+        for i, r in enumerate(rollouts)
+    ]
+    return [Example(p, r, len(r.completion_ids)) for p, r in zip(pairs, cut, strict=True)]
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_batch_of_eight_equals_one_by_one(policy, examples, side):
+    batch = build_batch(examples, policy.pad_id)
+    states = score_completions(policy, getattr(batch, f"{side}_ids"), getattr(batch, f"{side}_starts"), batch.completion_mask)
+    alone = []
+    for e in examples:
+        prompt = getattr(e.pair, f"{side}_ids")
+        logits = policy.model(input_ids=torch.tensor([prompt + e.rollout.completion_ids])).logits[0]
+        alone.append(logits[len(prompt) - 1 : -1])
+    torch.testing.assert_close(states.logits(), torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def test_student_and_teacher_score_the_same_completion_ids(policy, examples):
+    batch = build_batch(examples, policy.pad_id)
+    assert batch.tokens.tolist() == [t for e in examples for t in e.rollout.completion_ids]
+    for row, e in enumerate(examples):
+        for side in ("student", "teacher"):
+            start = int(getattr(batch, f"{side}_starts")[row])
+            ids = getattr(batch, f"{side}_ids")[row, start : start + e.scored].tolist()
+            assert ids == list(e.rollout.completion_ids)
+
+
+def test_a_batch_whose_sides_disagree_cannot_be_built(policy, examples):
+    batch = build_batch(examples, policy.pad_id)
+    teacher = batch.teacher_ids.clone()
+    teacher[0, batch.teacher_starts[0]] += 1
+    with pytest.raises(AssertionError, match="teacher would be scored on other tokens"):
+        DistillBatch(**{**vars(batch), "teacher_ids": teacher})
+
+
+def test_an_end_token_that_doubles_as_padding_is_scored():
+    batch = build_batch([example(completion=(10, 2)), example(completion=(10, 11, 2))], pad_id=2)
+    assert batch.completion_mask.tolist() == [[True, True, False], [True, True, True]]
+    assert batch.tokens.tolist() == [10, 2, 10, 11, 2]
+
+
+def test_a_token_equal_to_padding_inside_a_completion_is_scored():
+    assert build_batch([example(completion=(2, 2, 2)), example(completion=(2,))], pad_id=2).tokens.tolist() == [2, 2, 2, 2]
+
+
+def test_only_the_scored_tokens_enter_the_batch():
+    batch = build_batch([example(completion=(10, 11, 12), scored=2)], pad_id=0)
+    assert batch.tokens.tolist() == [10, 11] and batch.student_ids.shape[1] == 5
+
+
+def test_a_rollout_of_another_prompt_is_refused():
+    good = example()
+    with pytest.raises(ValueError, match="'p' continues another prompt"):
+        Example(ContextPair((1, 2), good.pair.teacher_ids), good.rollout, 2)
+
+
+@pytest.mark.parametrize("scored", [0, 3])
+def test_scoring_no_token_or_more_than_there_are_is_refused(scored):
+    with pytest.raises(ValueError, match="out of range"):
+        example(scored=scored)
+
+
+@pytest.mark.parametrize("budget", [1, 20, 64, 10_000])
+def test_micro_batches_hold_every_example_once_within_the_budget(examples, budget):
+    groups = micro_batches(examples, budget)
+    assert sorted(i for g in groups for i in g) == list(range(len(examples)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(examples[i].width for i in group) <= budget
+
+
+def test_the_head_is_float32_for_a_bfloat16_model(smollm2):
+    ids = torch.tensor([[1, 504, 3575, 282]])
+    hidden = smollm2.causal_lm.get_decoder()(input_ids=ids).last_hidden_state
+    logits = LogitHead.of(smollm2)(hidden)
+    assert logits.dtype == torch.float32
+    exact = hidden.float() @ smollm2.causal_lm.lm_head.weight.float().T
+    torch.testing.assert_close(logits, exact, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("logit_scale", 0.5, lambda x: 0.5 * x),
+        ("logits_scaling", 4.0, lambda x: x / 4),
+        ("final_logit_softcapping", 2.0, lambda x: 2 * torch.tanh(x / 2)),
+    ],
+)
+def test_the_head_follows_the_configs_scale_and_soft_cap(field, value, expected):
+    policy = tiny_policy()
+    hidden = torch.randn(3, 32)
+    plain = LogitHead.of(policy)(hidden)
+    setattr(policy.causal_lm.config, field, value)
+    torch.testing.assert_close(LogitHead.of(policy)(hidden), expected(plain))
+
+
+def test_a_model_that_changes_its_logits_in_an_unknown_way_is_refused():
+    policy = tiny_policy()
+    check_head(policy)
+    policy.causal_lm.config.final_logit_softcapping = 0.5  # this architecture does not cap, so head and model now disagree
+    with pytest.raises(NotImplementedError, match="add the rule to LogitHead"):
+        check_head(policy)
+
+
+def test_a_head_first_used_in_inference_mode_can_train(policy):
+    head = LogitHead.of(policy)
+    with torch.inference_mode():
+        head(torch.randn(2, 32))
+    hidden = torch.randn(2, 32, requires_grad=True)
+    head(hidden).sum().backward()
+    assert hidden.grad is not None

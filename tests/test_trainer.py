@@ -1,0 +1,317 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
+from opsd_lab.contexts import ContextBuilder, no_privilege
+from opsd_lab.divergences import jsd, reverse_kl
+from opsd_lab.objectives import OPSD, SampledTokenOPSD
+from opsd_lab.policies import add_lora, ema_teacher, live_teacher
+from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
+from opsd_lab.trainer import NonFiniteError, Trainer, TrainingParams
+from tests.conftest import PROBLEMS, tiny_policy
+
+PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2, token_budget=10_000)
+SAMPLING = SamplingParams(6, temperature=1.0)
+
+
+def build(policy=None, *, view=None, params=PARAMS, sampling=SAMPLING, teacher=None, objective=None, problems=PROBLEMS) -> Trainer:
+    policy = policy or add_lora(tiny_policy(), rank=4, alpha=8)
+    contexts = ContextBuilder(policy.tokenizer, **({"view": view} if view else {}))
+    sampler = HFSampler(policy, progress=False)
+    return Trainer(
+        policy, problems, contexts, sampler, sampling, params=params, teacher=teacher and teacher(policy), objective=objective
+    )
+
+
+def run(trainer: Trainer, steps: int) -> list:
+    return list(trainer.train(steps, progress=False))
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.policy.trainable().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0.0) -> bool:
+    return all(torch.allclose(a[name], b[name], atol=atol, rtol=0) for name in a)
+
+
+def test_no_privilege_with_the_fixed_teacher_has_no_loss_and_no_gradient_at_the_first_step():
+    (record,) = run(build(view=no_privilege), 1)
+    assert abs(record.loss) < 1e-7 and record.metrics["grad_norm"] < 1e-6
+    assert record.table.frame["gap"].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [OPSD(), OPSD(reverse_kl, temperature=1.1), OPSD(jsd(0.5), vocab_top_k=5), OPSD(pointwise_clip=0.02), SampledTokenOPSD()],
+    ids=["forward", "reverse", "jsd", "clip", "sampled"],
+)
+def test_the_loss_is_the_weighted_sum_of_the_tables_tokens(objective):
+    for normalisation in ("token", "sequence"):
+        (record,) = run(build(objective=objective, params=dataclasses.replace(PARAMS, normalisation=normalisation)), 1)
+        frame = record.table.frame
+        assert record.loss == pytest.approx((frame["loss"] * frame["weight"]).sum() / frame["weight"].sum(), abs=1e-6)
+        assert len(frame) == sum(len(r.completion_ids) for r in record.rollouts)
+
+
+def test_sequence_normalisation_is_the_mean_over_rollouts_of_their_token_means():
+    (record,) = run(build(params=dataclasses.replace(PARAMS, normalisation="sequence")), 1)
+    assert record.loss == pytest.approx(record.table.frame.groupby("rollout")["loss"].mean().mean(), abs=1e-6)
+
+
+def test_training_brings_the_student_towards_its_teacher():
+    trainer = build(params=dataclasses.replace(PARAMS, batch_size=12))
+    records = run(trainer, 12)
+    assert records[-1].loss < 0.7 * records[0].loss
+
+
+@pytest.mark.parametrize("normalisation", ["token", "sequence"])
+def test_four_micro_batches_give_the_step_of_one_batch(normalisation):
+    params = dataclasses.replace(PARAMS, normalisation=normalisation)
+    whole, parts = build(params=params), build(params=dataclasses.replace(params, token_budget=1))
+    a, b = run(whole, 2), run(parts, 2)
+    assert [r.rollouts for r in a] == [r.rollouts for r in b]
+    assert a[0].loss == pytest.approx(b[0].loss, abs=1e-6)
+    assert a[0].metrics["grad_norm"] == pytest.approx(b[0].metrics["grad_norm"], rel=1e-4)
+    torch.testing.assert_close(a[0].table.frame["loss"].to_numpy(), b[0].table.frame["loss"].to_numpy(), atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    first, again, other = build(), build(), build(params=dataclasses.replace(PARAMS, seed=1))
+    a, b, c = run(first, 3), run(again, 3), run(other, 3)
+    assert [r.loss for r in a] == [r.loss for r in b] != [r.loss for r in c]
+    assert same(weights(first), weights(again))
+
+
+def test_every_problem_comes_once_before_any_comes_again():
+    seen = [r.problem_id for record in run(build(), 6) for r in record.rollouts]
+    assert sorted(seen[:12]) == sorted(seen[12:]) == sorted(p.id for p in PROBLEMS)
+    assert seen[:12] != seen[12:]
+
+
+def test_the_samplers_and_the_trainers_log_probabilities_are_compared_each_step():
+    for record in run(build(), 3):
+        assert record.metrics["mismatch_max"] < 1e-4
+        assert abs(record.metrics["mismatch_kl"]) <= record.metrics["mismatch_mean"] <= record.metrics["mismatch_max"]
+
+
+def test_the_gradient_reaches_the_student_only():
+    trainer = build()
+    frozen = {n: p.detach().clone() for n, p in trainer.policy.model.named_parameters() if not p.requires_grad}
+    run(trainer, 2)
+    now = dict(trainer.policy.model.named_parameters())
+    assert all(torch.equal(value, now[name]) and now[name].grad is None for name, value in frozen.items())
+
+
+def test_the_sampled_token_objective_has_the_policy_gradient():
+    trainer = build(objective=SampledTokenOPSD(), params=dataclasses.replace(PARAMS, max_grad_norm=1e9))
+    (record,) = run(trainer, 1)
+    ours = {n: p.grad.clone() for n, p in trainer.policy.trainable().items()}
+    fresh = build()
+    total = len(record.table.frame)
+    fresh.optimizer.zero_grad()
+    for i, rollout in enumerate(record.rollouts):
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        logits = fresh.policy.model(input_ids=ids).logits[0, len(rollout.prompt_ids) - 1 : -1]
+        logprobs = logits.log_softmax(-1).gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0]
+        advantage = torch.tensor(record.table.rollout(i).frame["gap"].to_numpy(), dtype=torch.float32)
+        (-(advantage * logprobs).sum() / total).backward()
+    for name, p in fresh.policy.trainable().items():
+        torch.testing.assert_close(ours[name], p.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_truncated_rollouts_are_counted_and_treated_as_asked():
+    sampling = SamplingParams(3, temperature=1.0)
+    kept, shorter = (
+        run(build(sampling=sampling, params=dataclasses.replace(PARAMS, truncated=t)), 1)[0]
+        for t in ("keep", "keep_without_last_token")
+    )
+    assert kept.metrics["truncated"] == 1.0 and len(kept.table) == 12 and len(shorter.table) == 8
+    assert kept.ledger.tokens_generated == shorter.ledger.tokens_generated == 12
+    assert (kept.ledger.tokens_trained, shorter.ledger.tokens_trained) == (12, 8)
+    with pytest.raises(RuntimeError, match=r"step 1: every rollout was cut at 3 tokens and dropped; raise\s+max_new_tokens"):
+        run(build(sampling=sampling, params=dataclasses.replace(PARAMS, truncated="drop")), 1)
+
+
+def test_the_ledger_counts_tokens_as_another_count_does():
+    records = run(build(), 3)
+    generated = sum(len(r.completion_ids) for record in records for r in record.rollouts)
+    assert records[-1].ledger.tokens_generated == records[-1].ledger.tokens_scored == generated
+    assert records[-1].ledger.tokens_trained == sum(len(record.table) for record in records)
+
+
+def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_weights():
+    def broken(student_logits, teacher_logits, **options):
+        loss = student_logits.mean(-1)
+        return loss * float("nan") if trainer.step == 2 else loss
+
+    trainer = build(objective=OPSD(broken))
+    with pytest.raises(NonFiniteError, match=r"step 3: .* in the rollouts of problems \['p"):
+        for record in trainer.train(5, progress=False):  # noqa: B007 - looked at after the loop
+            good = weights(trainer)
+    assert trainer.step == record.step == 2
+    assert same(weights(trainer), good)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change():
+    class Explode(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("inf")
+
+    trainer = build(objective=OPSD(lambda s, t, **_: Explode.apply(s).mean(-1)))
+    before = weights(trainer)
+    with pytest.raises(NonFiniteError, match="step 1: the gradient's norm is"):
+        run(trainer, 1)
+    assert same(weights(trainer), before) and trainer.step == 0
+
+
+class InterruptingSampler(HFSampler):
+    """Presses Ctrl-C, for real, while the third step is being sampled."""
+
+    calls = 0
+
+    def sample(self, prompts, params):
+        self.calls += 1
+        if self.calls == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().sample(prompts, params)
+
+
+def test_an_interrupt_leaves_a_usable_trainer_that_goes_on_as_if_nothing_had_happened():
+    undisturbed = build()
+    losses = [r.loss for r in run(undisturbed, 4)]
+    trainer = build()
+    trainer.sampler = InterruptingSampler(trainer.policy, progress=False)
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        seen += [r.loss for r in trainer.train(4, progress=False) if not seen.append(r.loss)]
+    assert trainer.step == 2
+    seen += [r.loss for r in run(trainer, 2)]
+    assert seen == losses and same(weights(trainer), weights(undisturbed))
+
+
+def test_an_interrupt_during_the_update_waits_for_its_end():
+    trainer = build()
+    take_step = trainer.optimizer.step
+
+    def interrupted_step():
+        os.kill(os.getpid(), signal.SIGINT)
+        take_step()
+
+    trainer.optimizer.step = interrupted_step
+    before = weights(trainer)
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer, 1)
+    assert trainer.step == 1 and not same(weights(trainer), before)
+
+
+@pytest.mark.parametrize("teacher", [None, lambda p: ema_teacher(p, 0.9), lambda p: live_teacher()], ids=["fixed", "ema", "live"])
+def test_resuming_from_a_checkpoint_is_exact(tmp_path, teacher):
+    whole = build(teacher=teacher)
+    losses = [r.loss for r in run(whole, 5)]
+    first = build(teacher=teacher)
+    run(first, 3)
+    save_checkpoint(first, tmp_path / "c.safetensors")
+    second = build(teacher=teacher)
+    load_checkpoint(second, tmp_path / "c.safetensors")
+    assert second.step == 3 and second.ledger.tokens_generated == first.ledger.tokens_generated
+    assert [r.loss for r in run(second, 2)] == losses[3:]
+    assert same(weights(second), weights(whole))
+    assert all(torch.equal(a, second.teacher.state()[n]) for n, a in whole.teacher.state().items())
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    trainer = build()
+    run(trainer, 1)
+    save_checkpoint(trainer, tmp_path / "c.safetensors")
+    with pytest.raises(ValueError, match=r"other training parameters: seed = 0"):
+        load_checkpoint(build(params=dataclasses.replace(PARAMS, seed=9)), tmp_path / "c.safetensors")
+    with pytest.raises(ValueError, match="other trainable parameters"):
+        load_checkpoint(build(add_lora(tiny_policy(), rank=4, alpha=8, targets=["q_proj"])), tmp_path / "c.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_full_training_without_a_lora_keeps_the_initial_policy_as_teacher():
+    trainer = build(tiny_policy(), params=dataclasses.replace(PARAMS, learning_rate=1e-3))
+    records = run(trainer, 3)
+    assert all(r.loss > 0 for r in records) and trainer.teacher.state()
+
+
+def test_the_learning_rate_warms_up_and_then_stays():
+    records = run(build(params=dataclasses.replace(PARAMS, warmup_steps=3)), 5)
+    assert [r.metrics["learning_rate"] for r in records] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+
+
+def test_no_problems_and_prompts_longer_than_the_context_are_reported_before_any_work():
+    with pytest.raises(ValueError, match="no problems"):
+        build(problems=[])
+    with pytest.raises(ValueError, match=r"problem 'p3': the (student|teacher)'s prompt has \d+ tokens"):
+        build(add_lora(tiny_policy(context=64)))
+
+
+def test_an_empty_completion_from_a_sampler_cannot_reach_the_loss():
+    with pytest.raises(ValueError, match="the completion has no tokens"):
+        Rollout("p", (1,), (), (), "stop", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 0), ("learning_rate", -1), ("truncated", "maybe"), ("normalisation", "batch")]
+)
+def test_a_training_parameter_out_of_range_is_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        TrainingParams(**{field: value})
+
+
+TWO_PROCESSES = """
+import sys, torch
+from tests.test_trainer import build, run, weights
+records = run(trainer := build(), 2)
+if trainer.accelerator.is_main_process:
+    torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.accelerator.num_processes,
+                "tokens": records[-1].ledger.tokens_trained}, sys.argv[1])
+"""
+
+
+def test_two_processes_take_the_step_of_one(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(TWO_PROCESSES))
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--num_cpu_threads_per_process",
+        "1",
+        "--main_process_port",
+        "0",
+        str(script),
+        str(tmp_path / "out.pt"),
+    ]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = torch.load(tmp_path / "out.pt", weights_only=True)
+    one = build()
+    records = run(one, 2)
+    assert two["n"] == 2 and two["tokens"] == records[-1].ledger.tokens_trained
+    assert two["loss"] == pytest.approx([r.loss for r in records], abs=1e-5)
