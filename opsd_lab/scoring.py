@@ -16,7 +16,7 @@ from opsd_lab.policies import Policy
 
 @dataclass(frozen=True)
 class LogitHead:
-    """Turns hidden states into float32 logits.
+    """Turns hidden states into float32 logits, with the weights of the moment of its first use: make one for each step.
 
     `module` is the model's output layer; its product is computed in float32, since bfloat16 logits would round every
     log-probability to about two digits. `scale` and `softcap` are what some architectures do to their logits afterwards.
@@ -36,16 +36,17 @@ class LogitHead:
         return cls(policy.causal_lm.get_output_embeddings(), scale, softcap)
 
     @cached_property
-    def _float_weight(self) -> Tensor:
+    def _frozen_weight(self) -> Tensor:
         with torch.inference_mode(False):  # whoever asks first, training must be able to use it
             return self.module.weight.detach().float()
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] of hidden states [..., H]."""
-        if type(self.module) is nn.Linear and not self.module.weight.requires_grad:
-            bias = self.module.bias
-            logits = F.linear(hidden.float(), self._float_weight, None if bias is None else bias.float())
-        else:
+        if type(self.module) is nn.Linear:
+            trains = self.module.weight.requires_grad and torch.is_grad_enabled()
+            weight = self.module.weight.float() if trains else self._frozen_weight
+            logits = F.linear(hidden.float(), weight, None if self.module.bias is None else self.module.bias.float())
+        else:  # a LoRA or a quantised layer knows itself how to multiply
             logits = self.module(hidden).float()
         logits = logits * self.scale if self.scale != 1 else logits
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

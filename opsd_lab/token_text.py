@@ -1,7 +1,9 @@
 """The text of each token, such that the texts joined are the text of the whole."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
+from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
@@ -10,13 +12,21 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple
     """Return what each token adds to the decoded text, special tokens included.
 
     A character whose bytes are spread over several tokens belongs to the last of them; the others get "". Bytes that never
-    become a character show as U+FFFD on the last token.
+    become a character show as U+FFFD on the last of them. Added tokens, such as the end of sequence, stand alone.
     """
-    stream = DecodeStream(skip_special_tokens=False)
     backend = tokenizer.backend_tokenizer
-    texts = [stream.step(backend, token) or "" for token in ids]
-    whole = backend.decode(list(ids), skip_special_tokens=False)
-    joined = "".join(texts)
-    if texts and whole.startswith(joined):
-        texts[-1] += whole[len(joined) :]
+    added = backend.get_added_tokens_decoder()
+    texts: list[str] = []
+    for is_added, group in groupby(ids, key=added.__contains__):
+        run = list(group)
+        texts += [added[token].content for token in run] if is_added else _run_texts(backend, run)
     return tuple(texts)
+
+
+def _run_texts(backend: Tokenizer, run: list[int]) -> list[str]:
+    stream = DecodeStream(skip_special_tokens=False)
+    texts = [stream.step(backend, token) or "" for token in run]
+    whole, joined = backend.decode(run, skip_special_tokens=False), "".join(texts)
+    if whole.startswith(joined):  # what the stream still holds back: bytes without an end
+        texts[-1] += whole[len(joined) :]
+    return texts

@@ -32,8 +32,8 @@ def test_smollm2_prompts_are_these_very_tokens(smollm2):
         head + "2 + 3?\n\nThink.<|im_end|>\n<|im_start|>assistant\nCalculation:"
     )
     # fmt: off
-    golden = [1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2, 198, 1, 4093,
-              198, 34, 1232, 216, 35, 47, 198, 198, 12615, 30, 2, 198, 1, 520, 9531, 198, 37595, 263, 42]
+    golden = [1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2, 198,
+              1, 4093, 198, 34, 1232, 216, 35, 47, 198, 198, 16817, 30, 2, 198, 1, 520, 9531, 198, 10745, 34928, 42]
     # fmt: on
     assert list(pair.student_ids) == golden
     assert smollm2.tokenizer.decode(pair.teacher_ids).count("2 + 3 = 5.") == 1

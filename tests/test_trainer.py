@@ -76,8 +76,8 @@ def test_training_brings_the_student_towards_its_teacher():
 def test_four_micro_batches_give_the_step_of_one_batch(normalisation):
     params = dataclasses.replace(PARAMS, normalisation=normalisation)
     whole, parts = build(params=params), build(params=dataclasses.replace(params, token_budget=1))
-    a, b = run(whole, 2), run(parts, 2)
-    assert [r.rollouts for r in a] == [r.rollouts for r in b]
+    a, b = run(whole, 1), run(parts, 1)
+    assert a[0].rollouts == b[0].rollouts
     assert a[0].loss == pytest.approx(b[0].loss, abs=1e-6)
     assert a[0].metrics["grad_norm"] == pytest.approx(b[0].metrics["grad_norm"], rel=1e-4)
     torch.testing.assert_close(a[0].table.frame["loss"].to_numpy(), b[0].table.frame["loss"].to_numpy(), atol=1e-5, rtol=0)
@@ -287,27 +287,9 @@ if trainer.accelerator.is_main_process:
 def test_two_processes_take_the_step_of_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES))
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--num_cpu_threads_per_process",
-        "1",
-        "--main_process_port",
-        "0",
-        str(script),
-        str(tmp_path / "out.pt"),
-    ]
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launch, str(script), str(tmp_path / "out.pt")]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     two = torch.load(tmp_path / "out.pt", weights_only=True)
