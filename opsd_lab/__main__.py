@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from tyro.extras import SubcommandApp
 
-from opsd_lab.evaluation import Evaluation, bootstrap_interval
+from opsd_lab.evaluation import Evaluation
+from opsd_lab.statistics import bootstrap_interval
 from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, reference_view
 
 app = SubcommandApp()
@@ -94,23 +95,21 @@ def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[
                 continue
             trainer = build_trainer(replace(settings, seed=seed), view)
             if "base" not in results["correct"]:  # the base model does not depend on the seed
-                _keep(results, "base", evaluate_greedily(trainer.policy, settings, "base"), 0.0)
-            started = time.time()
+                _keep(results, "base", evaluate_greedily(trainer.policy, settings, "base"))
             for _ in trainer.train(settings.steps):
                 pass
-            _keep(results, f"{arm} {seed}", evaluate_greedily(trainer.policy, settings, arm), time.time() - started)
+            _keep(results, f"{arm} {seed}", evaluate_greedily(trainer.policy, settings, arm))
             partial = out.with_suffix(".partial")
             partial.write_text(json.dumps(results, indent=1) + "\n")
             partial.replace(out)
     print(table(results))
 
 
-def _keep(results: dict, name: str, evaluation: Evaluation, train_seconds: float) -> None:
+def _keep(results: dict, name: str, evaluation: Evaluation) -> None:
     results["correct"][name] = {
         "problem_ids": evaluation.problem_ids,
         **{by: "".join(map(str, evaluation.correct(by)[:, 0].astype(int))) for by in ("last_number", "boxed")},
         "truncated": evaluation.truncation_rate,
-        "seconds": round(train_seconds, 1),
     }
     print(f"{name}: last number {evaluation.accuracy('last_number')}, boxed {evaluation.accuracy('boxed')}", flush=True)
 

@@ -105,6 +105,18 @@ def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[i
     return groups
 
 
+def join_columns(
+    groups: Sequence[Sequence[int]], columns: Sequence[dict[str, Tensor]], examples: Sequence[Example]
+) -> dict[str, Tensor]:
+    """Put the per-token columns of micro-batches [n] together in the order of the examples [N]."""
+    parts: list[dict[str, Tensor]] = [{} for _ in examples]
+    for group, of_group in zip(groups, columns, strict=True):
+        for name, values in of_group.items():
+            for i, part in zip(group, values.split([examples[i].scored for i in group]), strict=True):
+                parts[i][name] = part
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def _pad(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])

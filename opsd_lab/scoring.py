@@ -4,6 +4,7 @@ The trunk runs without logits. Sequences are padded on the right, where a causal
 attention mask nor position ids are needed and a row's numbers do not depend on its neighbours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from opsd_lab.policies import Policy
 
 @dataclass(frozen=True)
 class LogitHead:
-    """Turns hidden states into float32 logits, with the weights of the moment of its first use: make one for each step.
+    """Turns hidden states into float32 logits.
 
     `module` is the model's output layer; its product is computed in float32, since bfloat16 logits would round every
     log-probability to about two digits. `scale` and `softcap` are what some architectures do to their logits afterwards.
@@ -35,6 +36,11 @@ class LogitHead:
         softcap = getattr(config, "final_logit_softcapping", None)  # Gemma
         return cls(policy.causal_lm.get_output_embeddings(), scale, softcap)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether every side and every step has the same head: a plain layer that does not train."""
+        return type(self.module) is nn.Linear and not self.module.weight.requires_grad
+
     @cached_property
     def _frozen_weight(self) -> Tensor:
         with torch.inference_mode(False):  # whoever asks first, training must be able to use it
@@ -43,8 +49,7 @@ class LogitHead:
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] of hidden states [..., H]."""
         if type(self.module) is nn.Linear:
-            trains = self.module.weight.requires_grad and torch.is_grad_enabled()
-            weight = self.module.weight.float() if trains else self._frozen_weight
+            weight = self._frozen_weight if self.is_frozen else self.module.weight.float()
             logits = F.linear(hidden.float(), weight, None if self.module.bias is None else self.module.bias.float())
         else:  # a LoRA or a quantised layer knows itself how to multiply
             logits = self.module(hidden).float()
@@ -57,11 +62,12 @@ class CompletionStates:
     """What one side computed at the completion's positions.
 
     `hidden` [N, H] holds, for each completion token of the batch, the state that predicts it: row by row, no padding,
-    N = sum of the completion lengths. `head` turns states into logits.
+    N = sum of the completion lengths. `head` turns states into logits; where it may be called later, under other weights than
+    these states were computed with, `hidden` holds the logits already and `head` returns them.
     """
 
     hidden: Tensor
-    head: LogitHead
+    head: Callable[[Tensor], Tensor]
 
     def logits(self) -> Tensor:
         """Return the float32 logits [N, V] that predict each completion token."""
@@ -81,7 +87,10 @@ def score_completions(
     steps = torch.arange(completion_mask.shape[1], device=ids.device)
     positions = (prompt_lengths[:, None] - 1 + steps).clamp(max=ids.shape[1] - 1)
     rows = torch.arange(len(ids), device=ids.device)[:, None]
-    return CompletionStates(hidden[rows, positions][completion_mask], head or LogitHead.of(policy))
+    head, states = head or LogitHead.of(policy), hidden[rows, positions][completion_mask]
+    if head.is_frozen or torch.is_grad_enabled():
+        return CompletionStates(states, head)
+    return CompletionStates(head(states), nn.Identity())  # a teacher's own head, while the teacher's weights are in place
 
 
 @torch.inference_mode()

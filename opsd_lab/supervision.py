@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from opsd_lab.batching import Example, build_batch, micro_batches
+from opsd_lab.batching import Example, build_batch, join_columns, micro_batches
 from opsd_lab.objectives import Objective, build_table
 from opsd_lab.policies import Policy, Teacher
 from opsd_lab.scoring import LogitHead, score_completions
@@ -24,17 +24,14 @@ def score_rollouts(
     if not examples:
         raise ValueError("score_rollouts: there are no examples")
     head = LogitHead.of(policy)
-    parts: list[dict[str, torch.Tensor]] = [{} for _ in examples]
-    for group in micro_batches(examples, token_budget):
+    groups, columns = micro_batches(examples, token_budget), []
+    for group in groups:
         batch = build_batch([examples[i] for i in group], policy.pad_id).to(policy.device)
         with teacher.weights():
-            teacher_states = score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
-        student_states = score_completions(policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
-        columns = objective(student_states, teacher_states, batch.tokens).columns
-        for name, values in columns.items():
-            for i, part in zip(group, values.split([examples[i].scored for i in group]), strict=True):
-                parts[i][name] = part
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            taught = score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
+        written = score_completions(policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
+        columns.append(objective(written, taught, batch.tokens).columns)
+    joined = join_columns(groups, columns, examples)
     return build_table(examples, joined | {"weight": torch.ones_like(joined["loss"])}, policy.tokenizer)
 
 

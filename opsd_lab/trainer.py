@@ -6,8 +6,7 @@ losses, take one optimiser step. `train` is a generator, so whoever iterates ove
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,20 +14,16 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from opsd_lab.batching import Example, build_batch, micro_batches
+from opsd_lab.batching import Example, build_batch, join_columns, micro_batches
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
 from opsd_lab.policies import Policy, Teacher, fixed_teacher
 from opsd_lab.problems import Problem
+from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import LogitHead, check_head, score_completions
-from opsd_lab.token_table import TokenTable
-
-Truncated = Literal["keep", "keep_without_last_token", "drop"]
-Normalisation = Literal["token", "sequence"]
-Columns = dict[str, Tensor]
 
 REMEDY = (
     "the weights are those of the step before. Lower the learning rate, or look at these problems' texts and their log-probabilities"
@@ -37,66 +32,6 @@ REMEDY = (
 
 class NonFiniteError(FloatingPointError):
     """A loss or gradient that is no number; the weights are those of the last good step."""
-
-
-@dataclass(frozen=True)
-class TrainingParams:
-    """How the student is optimised.
-
-    `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch
-    and changes speed and memory, not the result. `normalisation` "token" averages over all tokens of the step, "sequence" over
-    each rollout's tokens first (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The
-    learning rate rises linearly over `warmup_steps`, then stays. `seed` fixes the order of problems and every rollout.
-
-    Raises:
-        ValueError: for a value outside its range; the message names the field.
-    """
-
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    token_budget: int = 8192
-    normalisation: Normalisation = "token"
-    truncated: Truncated = "keep"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "batch_size": self.batch_size >= 1,
-            "learning_rate": self.learning_rate >= 0,
-            "warmup_steps": self.warmup_steps >= 0,
-            "weight_decay": self.weight_decay >= 0,
-            "max_grad_norm": self.max_grad_norm > 0,
-            "token_budget": self.token_budget >= 1,
-            "normalisation": self.normalisation in Normalisation.__args__,
-            "truncated": self.truncated in Truncated.__args__,
-            "seed": self.seed >= 0,
-        }
-        for name, valid in checks.items():
-            if not valid:
-                raise ValueError(f"TrainingParams.{name} is out of range: {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one optimiser step did.
-
-    `step` counts from 1. `loss` is the value that was minimised. `metrics` are plain numbers by name. `ledger` holds the totals
-    so far. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of `rollouts`.
-    """
-
-    step: int
-    loss: float
-    metrics: dict[str, float]
-    ledger: Ledger
-    table: TokenTable
-    rollouts: tuple[Rollout, ...]
-
-    def as_row(self) -> dict[str, float]:
-        """Return step, loss, metrics and ledger as one flat row."""
-        return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
 
 
 class Trainer:
@@ -175,22 +110,20 @@ class Trainer:
         trained = sum(e.scored for e in examples)
         counts = [int(self._sum_over_processes(n)) for n in (sum(len(r.completion_ids) for r in rollouts), trained, trained)]
         self.ledger = self.ledger.plus(Ledger(*counts, *watch.seconds.values()))
-        metrics = _step_metrics(rollouts, examples, columns) | {"grad_norm": norm, "learning_rate": self._learning_rate(number)}
+        metrics = step_metrics(rollouts, examples, columns) | {"grad_norm": norm, "learning_rate": self._learning_rate(number)}
         table = build_table(examples, columns, self.policy.tokenizer)
         return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in examples))
 
     def _accumulate(self, number: int, examples: list[Example], weights: list[Tensor], total: float, watch: Stopwatch) -> Columns:
         """Sum the whole step's gradient, micro-batch by micro-batch; return its columns in the order of the examples."""
         head = LogitHead.of(self.policy)
-        parts: list[Columns] = [{} for _ in examples]
-        for group in micro_batches(examples, self.params.token_budget):
+        groups = micro_batches(examples, self.params.token_budget)
+        columns = []
+        for group in groups:
             chosen = [examples[i] for i in group]
-            columns = self._backward(chosen, [weights[i] for i in group], total, head, watch)
-            _check_finite(number, chosen, columns)
-            for name, values in columns.items():
-                for i, part in zip(group, values.split([e.scored for e in chosen]), strict=True):
-                    parts[i][name] = part
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            columns.append(self._backward(chosen, [weights[i] for i in group], total, head, watch))
+            _check_finite(number, chosen, columns[-1])
+        return join_columns(groups, columns, examples)
 
     def _problems_of_step(self, number: int) -> list[int]:
         """Return the indices of a step's problems: seeded shuffles of the whole list, one after the other, cut into batches."""
@@ -272,22 +205,3 @@ def _check_finite(number: int, examples: list[Example], columns: Columns) -> Non
 def _token_weights(examples: list[Example], normalisation: Normalisation) -> list[Tensor]:
     """Return each example's token weights [scored]: 1, or 1 over its length, so that every rollout weighs the same."""
     return [torch.full((e.scored,), 1.0 if normalisation == "token" else 1.0 / e.scored) for e in examples]
-
-
-def _step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns) -> dict[str, float]:
-    """Return a step's averages, and how far the sampler's log-probabilities lie from the trainer's."""
-    sampled = torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
-    difference = sampled - columns["student_logprob"].cpu().float()
-    return {
-        "divergence": float(columns["divergence"].mean()),
-        "gap": float(columns["gap"].mean()),
-        "clip_fraction": float((columns["clipped"] > 0).float().mean()),
-        "student_entropy": float(columns["student_entropy"].mean()),
-        "teacher_entropy": float(columns["teacher_entropy"].mean()),
-        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
-        "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
-        "dropped": float(len(rollouts) - len(examples)),
-        "mismatch_mean": float(difference.abs().mean()),
-        "mismatch_max": float(difference.abs().max()),
-        "mismatch_kl": float(difference.mean()),
-    }

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, other_problem, reference_solution
-from opsd_lab.evaluation import Evaluation, Interval, evaluate
+from opsd_lab.evaluation import Evaluation, evaluate
 from opsd_lab.grading import Grader
 from opsd_lab.ledger import Ledger, peak_memory_gb
 from opsd_lab.policies import Policy, add_lora, load_policy
 from opsd_lab.problems import Problem, builtin
 from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.statistics import Interval
 from opsd_lab.trainer import Trainer, TrainingParams
 from opsd_lab.word_problems import one_per_key
 
@@ -30,7 +31,7 @@ class Settings:
 
     model: str = "smollm2-135m-instruct"
     seed: int = 0
-    steps: int = 15
+    steps: int = 12
     held_out: int | None = None
     chat: ChatFormat = CHAT
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_new_tokens=28, temperature=0.6))

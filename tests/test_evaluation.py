@@ -6,21 +6,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from opsd_lab.evaluation import (
-    COLUMNS,
-    Evaluation,
-    Interval,
-    avg_at_k,
-    bootstrap_interval,
-    evaluate,
-    maj_at_k,
-    paired_difference,
-    pass_at_k,
-    wilson_interval,
-)
+from opsd_lab.evaluation import COLUMNS, Evaluation, evaluate, paired_difference
 from opsd_lab.grading import Grader
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, SamplingParams
+from opsd_lab.statistics import Interval, avg_at_k, bootstrap_interval, maj_at_k, pass_at_k, wilson_interval
 
 
 class Recital:

@@ -249,6 +249,24 @@ def test_full_training_without_a_lora_keeps_the_initial_policy_as_teacher():
     assert all(r.loss > 0 for r in records) and trainer.teacher.state()
 
 
+def lora_with_head():
+    return add_lora(tiny_policy(), rank=4, alpha=8, targets=["q_proj", "v_proj", "lm_head"])
+
+
+@pytest.mark.parametrize("make", [tiny_policy, lora_with_head], ids=["full", "lora on the head"])
+def test_the_fixed_teachers_head_is_the_initial_one_even_where_the_head_trains(make):
+    trainer = build(make(), params=dataclasses.replace(PARAMS, learning_rate=1e-2))
+    record = run(trainer, 3)[-1]
+    initial, pairs = tiny_policy(), {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
+    for i, rollout in enumerate(record.rollouts):
+        prompt = pairs[rollout.problem_id].teacher_ids
+        with torch.no_grad():
+            logits = initial.model(input_ids=torch.tensor([prompt + rollout.completion_ids])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0]
+        seen = torch.tensor(record.table.rollout(i).frame["teacher_logprob"].to_numpy(), dtype=torch.float32)
+        torch.testing.assert_close(seen, expected, atol=1e-4, rtol=0)
+
+
 def test_the_learning_rate_warms_up_and_then_stays():
     records = run(build(params=dataclasses.replace(PARAMS, warmup_steps=3)), 5)
     assert [r.metrics["learning_rate"] for r in records] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])

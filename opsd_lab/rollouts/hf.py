@@ -135,7 +135,7 @@ def _draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Ten
             warpers.append(TopKLogitsWarper(params.top_k))
         if params.top_p < 1:
             warpers.append(TopPLogitsWarper(params.top_p))
-        cumulative = warpers(None, logprobs).double().softmax(-1).cumsum(-1)
+        cumulative = warpers(None, logprobs).softmax(-1).cumsum(-1, dtype=torch.float64)
         # Scaled by the last entry, which rounding leaves a little off 1, and kept below it.
         target = (uniforms[:, None] * cumulative[:, -1:]).minimum(cumulative[:, -1:] * (1 - 1e-15))
         tokens = torch.searchsorted(cumulative, target, right=True)[:, 0]

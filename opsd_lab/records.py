@@ -1,0 +1,95 @@
+"""What training is told and what it reports: parameters in, one record per step out."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from opsd_lab.batching import Example
+from opsd_lab.ledger import Ledger
+from opsd_lab.rollouts.base import Rollout
+from opsd_lab.token_table import TokenTable
+
+Truncated = Literal["keep", "keep_without_last_token", "drop"]
+Normalisation = Literal["token", "sequence"]
+Columns = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingParams:
+    """How the student is optimised.
+
+    `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch
+    and changes speed and memory, not the result. `normalisation` "token" averages over all tokens of the step, "sequence" over
+    each rollout's tokens first (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The
+    learning rate rises linearly over `warmup_steps`, then stays. `seed` fixes the order of problems and every rollout.
+
+    Raises:
+        ValueError: for a value outside its range; the message names the field.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    token_budget: int = 8192
+    normalisation: Normalisation = "token"
+    truncated: Truncated = "keep"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": self.learning_rate >= 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "max_grad_norm": self.max_grad_norm > 0,
+            "token_budget": self.token_budget >= 1,
+            "normalisation": self.normalisation in Normalisation.__args__,
+            "truncated": self.truncated in Truncated.__args__,
+            "seed": self.seed >= 0,
+        }
+        for name, valid in checks.items():
+            if not valid:
+                raise ValueError(f"TrainingParams.{name} is out of range: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimiser step did.
+
+    `step` counts from 1. `loss` is the value that was minimised. `metrics` are plain numbers by name. `ledger` holds the totals
+    so far. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of `rollouts`.
+    """
+
+    step: int
+    loss: float
+    metrics: dict[str, float]
+    ledger: Ledger
+    table: TokenTable
+    rollouts: tuple[Rollout, ...]
+
+    def as_row(self) -> dict[str, float]:
+        """Return step, loss, metrics and ledger as one flat row."""
+        return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
+
+
+def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns) -> dict[str, float]:
+    """Return a step's averages, and how far the sampler's log-probabilities lie from the trainer's."""
+    sampled = torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
+    difference = sampled - columns["student_logprob"].cpu().float()
+    return {
+        "divergence": float(columns["divergence"].mean()),
+        "gap": float(columns["gap"].mean()),
+        "clip_fraction": float((columns["clipped"] > 0).float().mean()),
+        "student_entropy": float(columns["student_entropy"].mean()),
+        "teacher_entropy": float(columns["teacher_entropy"].mean()),
+        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
+        "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
+        "dropped": float(len(rollouts) - len(examples)),
+        "mismatch_mean": float(difference.abs().mean()),
+        "mismatch_max": float(difference.abs().max()),
+        "mismatch_kl": float(difference.mean()),
+    }
