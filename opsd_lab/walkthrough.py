@@ -31,7 +31,7 @@ class Settings:
 
     model: str = "smollm2-135m-instruct"
     seed: int = 0
-    steps: int = 12
+    steps: int = 15
     held_out: int | None = None
     chat: ChatFormat = CHAT
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_new_tokens=28, temperature=0.6))
