@@ -29,7 +29,7 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    from opsd_lab.export import export_html
+    from opsd_lab.export import drop_widgets, export_html
 
     started = time.time()
     out.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,7 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
     try:
         client.execute()
     finally:
+        drop_widgets(notebook)
         nbformat.write(notebook, executed)
     export_html(executed, out / "walkthrough.html")
     report = json.loads(report_path.read_text())
@@ -52,8 +53,9 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
 
 
 def _announce(cell: dict, started: float) -> None:
-    if cell["cell_type"] == "markdown" and cell["source"].startswith("## "):
-        print(f"  {time.time() - started:4.0f} s  {cell['source'].splitlines()[0][3:]}", flush=True)
+    for line in cell["source"].splitlines() if cell["cell_type"] == "markdown" else ():
+        if line.startswith("## "):
+            print(f"  {time.time() - started:4.0f} s  {line[3:]}", flush=True)
 
 
 def summary(report: dict, page: Path) -> str:

@@ -86,3 +86,15 @@ def _title(document: NotebookNode) -> str:
         if cell.cell_type == "markdown" and (heading := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             return heading.group(1).strip()
     return ""
+
+
+def drop_widgets(notebook: NotebookNode) -> None:
+    """Take the progress bars and other widgets without a static form out of an executed notebook: they need its kernel."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not _is_widget_alone(o.get("data", {}))]
+
+
+def _is_widget_alone(data: dict) -> bool:
+    return WIDGET_MIME in data and "text/html" not in data

@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from opsd_lab.__main__ import summary, table
+from opsd_lab.export import drop_widgets
 from opsd_lab.ledger import Ledger
 from opsd_lab.statistics import Interval
 from opsd_lab.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems, write_report
@@ -60,6 +61,16 @@ def test_the_readmes_table_is_that_of_the_committed_results():
     assert results["settings"] == json.loads(json.dumps(asdict(Settings())))
     assert results["problem_ids"] == [p.id for p in held_out_problems()]
     assert all(len(run["last_number"]) == len(results["problem_ids"]) for run in results["correct"].values())
+
+
+def test_widgets_without_a_static_form_leave_an_executed_notebook():
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "bar"}
+    kinds = [widget, widget | {"text/html": "<p>static</p>"}, {"text/plain": "7"}]
+    cell = nbformat.v4.new_code_cell("run()", outputs=[nbformat.v4.new_output("display_data", data=data) for data in kinds])
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    drop_widgets(notebook)
+    assert [output.data for output in cell.outputs] == kinds[1:]
+    assert "widgets" not in notebook.metadata
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
