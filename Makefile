@@ -49,6 +49,7 @@ clean:
 started:
 	@: $(eval STARTED := $(shell date +%s))
 
+# Python compiles what is imported when it is; compiling all 2 GB beforehand takes longer than the rest of the installation.
 # An interrupted installation can leave half a package that pip takes for a whole one, so it starts again from nothing; but only
 # in a folder that make created: an environment that somebody made by hand is added to, and never deleted.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -60,7 +61,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@rm -f $@
 	@echo "Installing the packages into $(VENV), about 2 minutes beyond the download …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@$(PIP) install --no-compile -c constraints.txt -e ".[dev]"
 	@rm -f $(VENV)/.unfinished && touch $@
 
 $(VENV)/.model: $(VENV)/.installed Makefile
