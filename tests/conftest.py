@@ -1,5 +1,8 @@
 """A random two-layer model, a byte tokenizer with a chat template, and the embedded real model."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -52,6 +55,14 @@ PROBLEMS = [
     Problem(f"p{i}", f"What is {i} + {i + 1}?", str(2 * i + 1), f"{i} + {i + 1} = {2 * i + 1}. So \\boxed{{{2 * i + 1}}}.", ("Add.",))
     for i in range(3, 15)
 ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C reach the tests that press it; a shell's background job, such as a CI run, starts with it ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture
