@@ -24,7 +24,7 @@ CHAT = ChatFormat(instruction="", system="", response_prefix="Calculation:")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the walkthrough fixes beforehand; chosen on the validation split, reported on the test split.
+    """What the walkthrough fixes beforehand; prompts and sampling were chosen on the validation split.
 
     `held_out` limits the number of test problems, of which no two ask for the same calculation (None: all).
     """
