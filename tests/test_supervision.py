@@ -1,4 +1,5 @@
-import dataclasses
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -23,32 +24,29 @@ def trainer(policy, problems, contexts) -> Trainer:
     return Trainer(policy, problems, contexts, HFSampler(policy, progress=False), SamplingParams(7), params=params)
 
 
+def examples_of(trainer: Trainer, rollouts: Iterable[Rollout]) -> list[Example]:
+    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
+    return [Example(pairs[r.problem_id], r, len(r.completion_ids)) for r in rollouts]
+
+
 @pytest.mark.parametrize(
     "objective", [OPSD(), OPSD(reverse_kl, pointwise_clip=0.05), SampledTokenOPSD()], ids=["forward", "clip", "sampled"]
 )
-def test_scored_rollouts_have_the_very_numbers_that_training_used(trainer, objective):
+def test_scoring_rollouts_gives_the_table_that_the_training_step_then_records(trainer, objective):
     trainer.objective = objective
-    table = next(trainer.train(1, progress=False)).table
-    record = next(trainer.train(1, progress=False))
-    assert len(table) and len(record.table)
-    fresh_weights = [p.detach().clone() for p in trainer.trainable]
-    next_rollouts = [dataclasses.replace(r) for r in record.rollouts]
-    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
-    examples = [Example(pairs[r.problem_id], r, len(r.completion_ids)) for r in next_rollouts]
+    examples = examples_of(trainer, [r for _, r in trainer._sample(1)])
     scored = score_rollouts(trainer.policy, trainer.teacher, objective, examples, token_budget=10_000)
-    # The same rollouts after the step: the teacher's numbers stand still, the student's have moved.
-    np.testing.assert_allclose(scored.frame["teacher_logprob"], record.table.frame["teacher_logprob"], atol=1e-5)
-    assert np.abs(scored.frame["student_logprob"] - record.table.frame["student_logprob"]).max() > 1e-4
-    assert all(bool((a == b).all()) for a, b in zip(fresh_weights, trainer.trainable, strict=True)), "scoring trains nothing"
-
-
-def test_scoring_before_the_step_equals_the_steps_table(trainer):
-    rollouts = [r for _, r in trainer._sample(1)]
-    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
-    examples = [Example(pairs[r.problem_id], r, len(r.completion_ids)) for r in rollouts]
-    scored = score_rollouts(trainer.policy, trainer.teacher, trainer.objective, examples)
     trained = next(trainer.train(1, progress=False)).table
     pd.testing.assert_frame_equal(scored.frame, trained.frame, atol=1e-5, rtol=0)
+
+
+def test_after_a_step_the_fixed_teachers_numbers_stand_still_and_the_students_have_moved(trainer):
+    record = next(itertools.islice(trainer.train(2, progress=False), 1, None))
+    weights = [p.detach().clone() for p in trainer.trainable]
+    scored = score_rollouts(trainer.policy, trainer.teacher, trainer.objective, examples_of(trainer, record.rollouts)).frame
+    np.testing.assert_allclose(scored["teacher_logprob"], record.table.frame["teacher_logprob"], atol=1e-5)
+    assert np.abs(scored["student_logprob"] - record.table.frame["student_logprob"]).max() > 1e-4
+    assert all(torch.equal(a, b) for a, b in zip(weights, trainer.trainable, strict=True)), "scoring trains nothing"
 
 
 def test_ranks_and_entropies_are_those_of_the_full_distributions(policy, problems, contexts):
