@@ -20,6 +20,7 @@ from opsd_lab.figures import LiveTraining, draw_accuracy, draw_top_tokens, draw_
 from opsd_lab.grading import Grade, Grader
 from opsd_lab.hub_problems import load_hub
 from opsd_lab.idea_figure import draw_idea
+from opsd_lab.labels import label_first_error, label_steps
 from opsd_lab.ledger import Ledger
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies import Policy, add_lora, ema_teacher, fixed_teacher, live_teacher, load_policy
@@ -28,9 +29,11 @@ from opsd_lab.records import StepRecord, TrainingParams
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import CompletionStates, score_completions
 from opsd_lab.statistics import Interval
-from opsd_lab.supervision import label_steps, score_rollouts
+from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
+from opsd_lab.table_files import load_table, save_table
 from opsd_lab.token_table import TokenTable
-from opsd_lab.token_view import contexts_view, render
+from opsd_lab.token_view import contexts_view, render, render_views
+from opsd_lab.top_tokens import TopTokens
 from opsd_lab.trainer import NonFiniteError, Trainer
 
 __all__ = [
@@ -58,11 +61,13 @@ __all__ = [
     "SamplingParams",
     "StepRecord",
     "TokenTable",
+    "TopTokens",
     "Trainer",
     "TrainingParams",
     "add_lora",
     "answer_only",
     "build_batch",
+    "build_examples",
     "builtin",
     "contexts_view",
     "draw_accuracy",
@@ -75,12 +80,14 @@ __all__ = [
     "forward_kl",
     "hints",
     "jsd",
+    "label_first_error",
     "label_steps",
     "live_teacher",
     "load_checkpoint",
     "load_hub",
     "load_jsonl",
     "load_policy",
+    "load_table",
     "micro_batches",
     "no_privilege",
     "other_problem",
@@ -88,11 +95,15 @@ __all__ = [
     "partial_solution",
     "reference_solution",
     "render",
+    "render_views",
     "reverse_kl",
     "sampled_token",
     "save_checkpoint",
     "save_jsonl",
+    "save_table",
     "score_completions",
     "score_rollouts",
+    "score_views",
+    "text_rollout",
     "wrong_solution",
 ]

@@ -7,9 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tyro.extras import SubcommandApp
 
 from opsd_lab.evaluation import Evaluation
+from opsd_lab.first_wrong_step import SIGNALS, first_wrong_step
+from opsd_lab.policies import load_policy
 from opsd_lab.statistics import bootstrap_interval
 from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, held_out_problems, reference_view
 
@@ -143,6 +146,42 @@ def show(path: Path = Path("data/results/walkthrough_seeds.json")) -> None:
         path: the file that `seeds` wrote.
     """
     print(table(json.loads(path.read_text())))
+
+
+@app.command
+def champ(
+    out: Path = Path("data/results/champ_steps.parquet"),
+    model: str = "smollm2-135m-instruct",
+    compared: int = 60,
+    parts: Path = Path("build/champ"),
+) -> None:
+    """Score CHAMP's 540 annotated solutions under the reference, and those of some problems under every view; write step means.
+
+    The extra `champ` brings the data. Interrupted, the same command goes on where it stopped.
+
+    Args:
+        out: the Parquet file to write; it holds numbers and no text of the solutions.
+        model: a hub id, a folder, or the embedded model.
+        compared: for how many problems all views are compared.
+        parts: the folder for finished parts of the scoring.
+    """
+    from opsd_lab.champ import champ_problems, champ_solutions
+    from opsd_lab.champ_study import champ_views, score_solutions, step_rows, with_all_views
+
+    policy, problems, solutions = load_policy(model), champ_problems(), champ_solutions()
+    views, found = champ_views(problems), []
+    drawn = with_all_views(problems, compared)
+    for scope, chosen, shown in (("all", problems, {"reference": views["reference"]}), ("compared", drawn, views)):
+        started = time.time()
+        tables = score_solutions(policy, chosen, solutions, shown, parts=parts / scope)
+        tokens = len(tables["reference"])
+        print(f"{scope}: {len(chosen)} problems, {len(shown)} views, {tokens:,} tokens, {time.time() - started:.0f} s", flush=True)
+        found.append(step_rows(tables, chosen, solutions).assign(scope=scope))
+    rows = pd.concat(found, ignore_index=True)
+    rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows.assign(model=model).to_parquet(out, index=False, compression="zstd")
+    print(first_wrong_step(rows[rows["scope"] == "all"]).round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -130,6 +130,20 @@ def replace_answer(problem: Problem) -> str:
     return re.sub(pattern, str(int(problem.answer) + 1 + _stable_index(problem.id, 9)), solution)
 
 
+def change_numbers(problem: Problem) -> str:
+    """Return the problem's solution in the same words with other numbers: each digit from 1 to 9 becomes another, always the same.
+
+    Raises:
+        ValueError: when the solution has no such digit.
+    """
+    shift = 1 + _stable_index(problem.id, 8)
+    solution = _solution(problem)
+    changed = solution.translate(str.maketrans({str(d): str((d - 1 + shift) % 9 + 1) for d in range(1, 10)}))
+    if changed == solution:
+        raise ValueError(f"problem {problem.id!r}: its solution has no digit to change; pass wrong_solution another function")
+    return changed
+
+
 def wrong_solution(write: Callable[[Problem], str] = replace_answer, closing: str = OWN_WORDS) -> View:
     """Show a wrong solution under the words that present the verified one; `write` makes it from the problem."""
 

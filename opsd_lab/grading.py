@@ -4,26 +4,20 @@ Completions are untrusted: what math-verify makes of them is computed by `gradin
 time and a memory limit.
 """
 
-import contextlib
 import functools
-import json
-import queue
 import re
-import subprocess
-import sys
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Literal, Self, get_args
+from typing import Literal, get_args
+
+from opsd_lab.limited_process import LimitedProcess
 
 Verdict = Literal["correct", "incorrect", "missing", "unverifiable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 MAX_ANSWER = 1_000  # characters; a longer answer is unverifiable
-START_SECONDS = 120.0  # a worker imports SymPy, which a cold disk makes slow
 WORKER = Path(__file__).with_name("grading_worker.py")
 
 BRACES = re.compile(r"\\(?:fbox|boxed)\s*\{|\\[{}]|[{}]")
@@ -108,51 +102,7 @@ class Grade:
         return self.last_number_answer if self.boxed == "missing" else self.boxed_answer
 
 
-def _forward(stream: IO[str], replies: "queue.SimpleQueue[str | None]") -> None:
-    with stream:
-        for line in stream:
-            replies.put(line)
-    replies.put(None)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.wait()
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-
-
-class _Worker:
-    """One worker process and the thread that reads its replies; pipes cannot be polled on every platform."""
-
-    def __init__(self, seconds: float, limit_bytes: int) -> None:
-        # A script run by its path, with -P, imports neither this package (hence no torch) nor modules beside the
-        # script; a session of its own keeps Ctrl-C away from it.
-        command = [sys.executable, "-P", str(WORKER), str(seconds), str(limit_bytes)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, **pipes, encoding="utf-8", start_new_session=True)
-        self.close = weakref.finalize(self, _end, self.process)
-        self.replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=_forward, args=(self.process.stdout, self.replies), daemon=True).start()
-        started = False
-        with contextlib.suppress(queue.Empty):
-            started = self.receive(START_SECONDS) == "ready"
-        if not started:
-            self.close()
-            raise RuntimeError(f"the grading worker did not start; to see why, run: {' '.join(command)}")
-
-    def send(self, request: tuple[str, ...]) -> None:
-        with contextlib.suppress(OSError):  # a dead worker shows as the end of its replies
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-
-    def receive(self, seconds: float) -> str | None:
-        """Return the next reply, None if the worker died; raise queue.Empty when it is late."""
-        line = self.replies.get(timeout=seconds)
-        return None if line is None else json.loads(line)
-
-
-class Grader:
+class Grader(LimitedProcess):
     """Checks final answers; a context manager, safe to use from any thread.
 
     Plain numbers are compared exactly in this process. Everything else, and decimals that differ from the reference
@@ -166,25 +116,7 @@ class Grader:
     """
 
     def __init__(self, seconds: float = 5.0, memory_gb: float = 2.0) -> None:
-        if seconds <= 0 or memory_gb <= 0:
-            raise ValueError(f"Grader: limits must be positive, not seconds={seconds}, memory_gb={memory_gb}")
-        self.seconds = seconds
-        self.memory_gb = memory_gb
-        self._lock = threading.Lock()
-        self._worker: _Worker | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the worker process, if one runs; grading again starts a new one."""
-        with self._lock:
-            worker, self._worker = self._worker, None
-            if worker is not None:
-                worker.close()
+        super().__init__(WORKER, seconds, memory_gb)
 
     def grade(self, completions: Sequence[str], answers: Sequence[str]) -> list[Grade]:
         r"""Grade each completion against its reference answer, which may itself stand in a \boxed{}.
@@ -206,7 +138,7 @@ class Grader:
     def _read_gold(self, answer: str) -> str:
         gold = extract_boxed(answer) or answer.strip()
         readable = bool(gold) and len(gold) <= MAX_ANSWER
-        if not readable or (as_number(gold) is None and self._ask(gold) != "readable"):
+        if not readable or (as_number(gold) is None and self.ask(gold) != "readable"):
             raise ValueError(f"the reference answer {answer[:99]!r} cannot be read as mathematics; correct the problem")
         return gold
 
@@ -221,26 +153,4 @@ class Grader:
                 return "correct"
             if "." not in gold + answer:
                 return "incorrect"
-        return self._ask(gold, answer) or "unverifiable"
-
-    def _ask(self, *request: str) -> str | None:
-        """Return the worker's reply, or None when the request outran a limit."""
-        with self._lock:
-            # A worker that had died before, for reasons of its own, says nothing about this request: try once more.
-            for _ in range(2):
-                # Taken out while it works: whatever interrupts us, a worker that owes a reply is never asked again.
-                worker, self._worker = self._worker or _Worker(self.seconds, int(self.memory_gb * 2**30)), None
-                reply = None
-                try:
-                    worker.send(request)
-                    reply = worker.receive(self.seconds)
-                except queue.Empty:
-                    return None
-                finally:
-                    if reply is None:
-                        worker.close()
-                    else:
-                        self._worker = worker
-                if reply is not None:
-                    return reply
-        return None
+        return self.ask(gold, answer) or "unverifiable"

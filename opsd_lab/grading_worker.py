@@ -1,31 +1,21 @@
-"""The process that compares answers, run by its path as a script: it imports math-verify and nothing else of ours.
+"""The process that compares answers, run by its path as a script: math-verify and `limited_process` are all it loads.
 
-One JSON list a line comes in on standard input, one JSON string a line goes out on standard output. `[gold]` asks
-whether a reference answer can be read, `[gold, answer]` whether the answer equals it. Only LaTeX parsing is used:
+`[gold]` asks whether a reference answer can be read, `[gold, answer]` whether the answer equals it. Only LaTeX parsing is used:
 math-verify's plain-expression parser ends in `eval`, and these texts are untrusted.
 """
 
-import contextlib
-import faulthandler
-import json
 import logging
-import os
+import runpy
 import sys
+from pathlib import Path
 
 from math_verify import LatexExtractionConfig, parse, verify
 
+# Run by its path with -P, a script finds the modules beside it by their paths only.
+_shared = runpy.run_path(str(Path(__file__).with_name("limited_process.py")))
+limit_memory, serve = _shared["limit_memory"], _shared["serve"]
+
 LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
-
-
-def limit_memory(limit_bytes: int) -> None:
-    """Bound this process's address space, where the operating system has such a bound."""
-    # Windows has no `resource` module and macOS refuses this limit; the time limit holds there all the same.
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def read_answer(text: str) -> list[object]:
@@ -54,22 +44,7 @@ def reply(gold: str, *answer: str) -> str:
     return "incorrect" if is_expression(given) else "unverifiable"
 
 
-def serve(seconds: float, limit_bytes: int) -> None:
-    """Answer requests until standard input ends."""
-    logging.disable()
-    # Replies keep a descriptor of their own, so that whatever a library prints cannot be taken for one.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    reply("1", r"\frac{1}{2}")  # the parser builds its tables on first use; that must not count against an answer
-    limit_memory(limit_bytes)
-    print(json.dumps("ready"), file=replies, flush=True)
-    with open(os.devnull, "w") as nowhere:
-        for line in sys.stdin:
-            # The parent kills a late worker; should the parent be gone, the worker ends itself.
-            faulthandler.dump_traceback_later(2 * seconds + 10, exit=True, file=nowhere)
-            print(json.dumps(reply(*json.loads(line))), file=replies, flush=True)
-            faulthandler.cancel_dump_traceback_later()
-
-
 if __name__ == "__main__":
-    serve(float(sys.argv[1]), int(sys.argv[2]))
+    logging.disable()
+    # The parser builds its tables on first use; that must not count against an answer.
+    serve(reply, ("1", r"\frac{1}{2}"), float(sys.argv[1]), int(sys.argv[2]))

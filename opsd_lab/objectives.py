@@ -91,7 +91,8 @@ def _in_chunks(
 ) -> TokenLosses:
     """Apply `losses` to the logits of a few tokens at a time: small enough for the processor's cache, and for its memory."""
     parts = []
-    for rows in torch.arange(len(token_ids)).split(CHUNK):
+    for start in range(0, len(token_ids), CHUNK):
+        rows = slice(start, start + CHUNK)  # a view: indices would copy what may be logits already
         student_logits = student.head(student.hidden[rows])
         teacher_logits = teacher.head(teacher.hidden[rows]).detach()
         loss, columns = losses(student_logits, teacher_logits, token_ids[rows])
@@ -106,12 +107,12 @@ def token_statistics(student_logits: Tensor, teacher_logits: Tensor, token_ids: 
     """Return log-probability, entropy (nats) and rank of each side, and the gap, for logits [N, V] and tokens [N]."""
     columns: dict[str, Tensor] = {}
     for side, logits in (("student", student_logits), ("teacher", teacher_logits)):
-        logits = logits.clamp(min=torch.finfo(logits.dtype).min / 2)  # 0 * -inf would be no number in the entropy
-        total = logits.logsumexp(-1)
-        chosen = logits.gather(-1, token_ids[:, None])
-        columns[f"{side}_logprob"] = chosen[:, 0] - total
-        columns[f"{side}_entropy"] = total - torch.linalg.vecdot((logits - total[:, None]).exp_(), logits)
-        columns[f"{side}_rank"] = (logits > chosen).sum(-1)
+        logprobs = logits.log_softmax(-1)
+        chosen = logprobs.gather(-1, token_ids[:, None])
+        columns[f"{side}_logprob"] = chosen[:, 0]
+        columns[f"{side}_rank"] = (logits > logits.gather(-1, token_ids[:, None])).sum(-1, dtype=torch.int32).long()
+        finite = logprobs.clamp_(min=torch.finfo(logits.dtype).min / 2)  # 0 * -inf would be no number in the entropy
+        columns[f"{side}_entropy"] = -torch.linalg.vecdot(logits.softmax(-1), finite)
     columns["gap"] = columns["teacher_logprob"] - columns["student_logprob"]
     return columns
 

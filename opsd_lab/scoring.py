@@ -4,8 +4,9 @@ The trunk runs without logits. Sequences are padded on the right, where a causal
 attention mask nor position ids are needed and a row's numbers do not depend on its neighbours.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -50,11 +51,41 @@ class LogitHead:
         """Return logits [..., V] of hidden states [..., H]."""
         if type(self.module) is nn.Linear:
             weight = self._frozen_weight if self.is_frozen else self.module.weight.float()
-            logits = F.linear(hidden.float(), weight, None if self.module.bias is None else self.module.bias.float())
+            logits = self._product(hidden, weight, None if self.module.bias is None else self.module.bias.float())
         else:  # a LoRA or a quantised layer knows itself how to multiply
             logits = self.module(hidden).float()
         logits = logits * self.scale if self.scale != 1 else logits
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def _product(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(hidden.float(), weight, bias)
+
+
+@dataclass(frozen=True)
+class ScoringHead(LogitHead):
+    """A LogitHead for scoring without gradients: it keeps the weights of when it was made, and is faster on some processors.
+
+    Products of two bfloat16 numbers are exact in float32, so where states and weights both are bfloat16 the processor may
+    multiply them as such and add up in float32; the logits differ from LogitHead's by the order of the additions alone.
+    """
+
+    @classmethod
+    def of(cls, policy: Policy) -> "ScoringHead":
+        """Return the policy's present head; a plain layer that trains, and so may change, is copied."""
+        head = super().of(policy)
+        if type(head.module) is nn.Linear and not head.is_frozen:
+            return replace(head, module=copy.deepcopy(head.module).requires_grad_(False))
+        return head
+
+    def _product(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        exact = hidden.dtype == self.module.weight.dtype == torch.bfloat16 and hidden.device.type == "cpu"
+        matmul = torch.backends.mkldnn.matmul
+        before = matmul.fp32_precision
+        try:
+            matmul.fp32_precision = "bf16" if exact else before
+            return super()._product(hidden, weight, bias)
+        finally:
+            matmul.fp32_precision = before
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,40 @@ def bootstrap_interval(per_problem: np.ndarray, confidence: float = 0.95, resamp
     return Interval(mean, float(low), float(high), values.size)
 
 
+def resample_sums(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return the sums over problems [R, ...] of per-problem sums [P, ...], for R resamples of P whole problems each.
+
+    A ratio of two such sums, resample by resample, is the cluster bootstrap of a mean over tokens (`bootstrap_interval` is the
+    case of one value per problem). The same seed draws the same problems, whatever is summed.
+
+    Raises:
+        ValueError: when there is no problem or no resample.
+    """
+    sums = np.asarray(sums, dtype=np.float64)
+    problems = len(sums)
+    if problems == 0 or resamples < 1:
+        raise ValueError(f"a bootstrap needs at least one problem and one resample, not {problems} and {resamples}")
+    rng = np.random.default_rng(seed)
+    flat = sums.reshape(problems, -1)
+    drawn = np.empty((resamples, flat.shape[1]))
+    rows = max(1, 2_000_000 // problems)  # bounds the memory of the resampled indices
+    for start in range(0, resamples, rows):
+        indices = rng.integers(0, problems, (min(rows, resamples - start), problems))
+        offsets = problems * np.arange(len(indices))[:, None]
+        times = np.bincount((indices + offsets).ravel(), minlength=indices.size).reshape(indices.shape)
+        drawn[start : start + rows] = times.astype(np.float64) @ flat
+    return drawn.reshape(resamples, *sums.shape[1:])
+
+
+def percentile_bounds(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper percentile bounds of resampled values [R, ...]; NaN among them, no value, is left out."""
+    draws = np.asarray(draws, dtype=np.float64)
+    bounds = np.full((2, *draws.shape[1:]), np.nan)
+    some = ~np.isnan(draws).all(axis=0)
+    bounds[:, some] = np.nanquantile(draws[:, some], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return bounds[0], bounds[1]
+
+
 def avg_at_k(correct: np.ndarray) -> Interval:
     """Return the mean of correctness [P, k]: Wilson's interval for k = 1, else the bootstrap over problems.
 

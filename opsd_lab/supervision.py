@@ -1,47 +1,190 @@
 """What the teacher says about rollouts that already exist: the training loss's own numbers, without training."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from opsd_lab.batching import Example, build_batch, join_columns, micro_batches
+from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
+from opsd_lab.contexts import ContextBuilder
 from opsd_lab.objectives import Objective, build_table
 from opsd_lab.policies import Policy, Teacher
-from opsd_lab.scoring import LogitHead, score_completions
-from opsd_lab.steps import arithmetic_steps, token_steps
+from opsd_lab.problems import Problem
+from opsd_lab.rollouts.base import Rollout
+from opsd_lab.score_parts import ScoreParts, fingerprint
+from opsd_lab.scoring import CompletionStates, ScoringHead, score_completions
 from opsd_lab.token_table import TokenTable
+from opsd_lab.token_text import token_texts
+from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens
+
+ROWS = 128  # tokens whose logits are held at a time: 25 MB a side at a vocabulary of 50,000
+FEW = 16  # tokens whose statistics are computed at a time, so that their logits stay in the processor's cache
+
+Columns = dict[str, Tensor]
 
 
-@torch.no_grad()
+def build_examples(contexts: ContextBuilder, problems: Sequence[Problem], rollouts: Sequence[Rollout]) -> list[Example]:
+    """Return each rollout with its problem's two prompts, every token scored.
+
+    Raises:
+        ValueError: when a rollout's problem is not among the problems, or it continues another prompt than the student's.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    pairs = {}
+    for rollout in rollouts:
+        if rollout.problem_id not in by_id:
+            raise ValueError(f"build_examples: a rollout of problem {rollout.problem_id!r}, which is not among the problems given")
+        if rollout.problem_id not in pairs:
+            pairs[rollout.problem_id] = contexts.build(by_id[rollout.problem_id])
+    return [Example(pairs[rollout.problem_id], rollout, len(rollout.completion_ids)) for rollout in rollouts]
+
+
+def text_rollout(contexts: ContextBuilder, problem: Problem, text: str) -> Rollout:
+    """Return a text that some person or other model wrote as the rollout that it would be, had the student written it.
+
+    The text is tokenised once, here; nobody sampled it, so its `logprobs` are NaN, and it does not end with an end of sequence.
+
+    Raises:
+        ValueError: when the text has no tokens, or they do not spell it again.
+    """
+    ids = tuple(contexts.tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokens = token_texts(contexts.tokenizer, ids) if ids else ()
+    if not ids or "".join(tokens) != text:
+        raise ValueError(
+            f"problem {problem.id!r}: the text {text[:40]!r} "
+            + ("has no tokens" if not ids else "is changed by this tokenizer, so that places in it could not be found again")
+        )
+    return Rollout(problem.id, tuple(contexts.student_prompt(problem)), ids, (math.nan,) * len(ids), "length", text, tokens)
+
+
 def score_rollouts(
-    policy: Policy, teacher: Teacher, objective: Objective, examples: Sequence[Example], *, token_budget: int = 8192
+    policy: Policy, teacher: Teacher, objective: Objective, examples: Sequence[Example], *, name: str = "teacher", **options: object
 ) -> TokenTable:
     """Return the table of some rollouts under one objective; rollout i of the table is example i. All weights are 1.
+
+    `options` are those of `score_views`.
 
     Raises:
         ValueError: when there are no examples.
     """
-    if not examples:
-        raise ValueError("score_rollouts: there are no examples")
-    head = LogitHead.of(policy)
-    groups, columns = micro_batches(examples, token_budget), []
-    for group in groups:
-        batch = build_batch([examples[i] for i in group], policy.pad_id).to(policy.device)
+    return score_views(policy, teacher, objective, {name: examples}, **options)[name]
+
+
+@torch.inference_mode()
+def score_views(
+    policy: Policy,
+    teacher: Teacher,
+    objective: Objective,
+    views: Mapping[str, Sequence[Example]],
+    *,
+    student: Teacher | None = None,
+    top_k: int = 0,
+    token_budget: int = 8192,
+    parts: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, TokenTable]:
+    """Score the same completions under several privileged views; the student runs once, the teacher once per view.
+
+    `views` maps a view's name to its examples, the same rollouts in the same order everywhere. `student` says whose weights
+    the student has: left out, the policy's present ones; a `fixed_teacher` made before training stands for those of then.
+    `top_k` > 0 keeps that many of each side's most probable tokens. `parts` names a folder in which each finished micro-batch
+    is kept, so that a call that was interrupted, repeated with the same arguments, goes on where it stopped. `token_budget`
+    bounds the tokens of a micro-batch, padding included.
+
+    Raises:
+        ValueError: when there are no views or examples, when views differ in their completions, or when `parts` holds the
+            results of another scoring.
+    """
+    examples = _check_views(views)
+    widest = [max(column, key=lambda example: example.width) for column in zip(*views.values(), strict=True)]
+    groups = micro_batches(widest, token_budget)
+    kept = ScoreParts(parts, fingerprint(policy, teacher, student, objective, views, (top_k, token_budget))) if parts else None
+    columns: list[dict[str, Columns]] = []
+    total = sum(example.scored for example in examples)
+    with tqdm(total=total, desc="scoring", unit="token", unit_scale=True, leave=False, disable=not progress) as bar:
+        for number, group in enumerate(groups):
+            of_views = kept.load(number) if kept else None
+            if of_views is None:
+                batches = {name: build_batch([of_view[i] for i in group], policy.pad_id) for name, of_view in views.items()}
+                of_views = _score_batch(policy, teacher, student, objective, batches, top_k)
+                if kept:
+                    kept.save(number, of_views)
+            columns.append(of_views)
+            bar.update(sum(examples[i].scored for i in group))
+    return {name: _table(policy, groups, [part[name] for part in columns], examples) for name in views}
+
+
+def _check_views(views: Mapping[str, Sequence[Example]]) -> Sequence[Example]:
+    """Return the examples of the first view, once the others are known to hold the same completions."""
+    if not views or not any(views.values()):
+        raise ValueError("score_views: there are no examples to score")
+    (first, examples), *others = views.items()
+    for name, of_view in others:
+        if len(of_view) != len(examples):
+            raise ValueError(f"score_views: view {name!r} has {len(of_view)} examples, view {first!r} has {len(examples)}")
+        for i, (example, known) in enumerate(zip(of_view, examples, strict=True)):
+            if _completion(example) != _completion(known) or example.pair.student_ids != known.pair.student_ids:
+                raise ValueError(
+                    f"score_views: example {i} of view {name!r} (problem {example.rollout.problem_id!r}) is another completion than "
+                    f"that of view {first!r}; build every view's examples from the same rollouts, in the same order"
+                )
+    return examples
+
+
+def _completion(example: Example) -> tuple[int, ...]:
+    return example.rollout.completion_ids[: example.scored]
+
+
+def _score_batch(
+    policy: Policy, teacher: Teacher, student: Teacher | None, objective: Objective, batches: Mapping[str, DistillBatch], top_k: int
+) -> dict[str, Columns]:
+    batches = {name: batch.to(policy.device) for name, batch in batches.items()}
+    taught = {}
+    for name, batch in batches.items():
         with teacher.weights():
-            taught = score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
+            head = ScoringHead.of(policy)
+            taught[name] = score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
+    batch = next(iter(batches.values()))
+    with student.weights() if student else nullcontext():
+        head = ScoringHead.of(policy)
         written = score_completions(policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
-        columns.append(objective(written, taught, batch.tokens).columns)
+    found: dict[str, list[Columns]] = {name: [] for name in batches}
+    for start in range(0, len(written.hidden), ROWS):
+        rows = slice(start, start + ROWS)
+        ours, tokens = written.head(written.hidden[rows]).split(FEW), batch.tokens[rows].split(FEW)
+        for name, states in taught.items():
+            theirs = states.head(states.hidden[rows]).split(FEW)
+            found[name] += [_columns(objective, *piece, top_k) for piece in zip(ours, theirs, tokens, strict=True)]
+    return {name: {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]} for name, pieces in found.items()}
+
+
+def _columns(objective: Objective, student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor, top_k: int) -> Columns:
+    sides = (CompletionStates(logits, nn.Identity()) for logits in (student_logits, teacher_logits))
+    columns = objective(*sides, token_ids).columns
+    return columns | (_top_columns(student_logits, teacher_logits, top_k) if top_k else {})
+
+
+def _top_columns(student_logits: Tensor, teacher_logits: Tensor, k: int) -> Columns:
+    """Return the arrays of `TopTokens` for logits [N, V]."""
+    logprobs = {"student": student_logits.log_softmax(-1), "teacher": teacher_logits.log_softmax(-1)}
+    columns: Columns = {}
+    for side, other in zip(SIDES, reversed(SIDES), strict=True):
+        top = logprobs[side].topk(min(k, student_logits.shape[-1]), dim=-1)
+        columns[f"{side}_top_ids"] = top.indices.int()
+        columns[f"{side}_top_logprobs"] = top.values
+        columns[f"{side}_top_elsewhere"] = logprobs[other].gather(-1, top.indices)
+    return columns
+
+
+def _table(policy: Policy, groups: list[list[int]], columns: list[Columns], examples: Sequence[Example]) -> TokenTable:
     joined = join_columns(groups, columns, examples)
-    return build_table(examples, joined | {"weight": torch.ones_like(joined["loss"])}, policy.tokenizer)
-
-
-def label_steps(table: TokenTable) -> TokenTable:
-    """Return the table with its arithmetic steps numbered and labelled, rollout by rollout (see `opsd_lab.steps`)."""
-    numbers: list[int] = []
-    labels: list[str] = []
-    for _, rows in table.frame.groupby("rollout", sort=False):
-        tokens = rows["token"].tolist()
-        of_tokens, labels_of_tokens = token_steps(tokens, arithmetic_steps("".join(tokens)))
-        numbers += of_tokens
-        labels += labels_of_tokens
-    return table.with_columns(step=numbers, label=labels)
+    arrays = {name: joined.pop(name).numpy() for name in ARRAYS if name in joined}
+    table = build_table(examples, joined | {"weight": torch.ones_like(joined["loss"])}, policy.tokenizer)
+    if not arrays:
+        return table
+    ids = {int(i) for side in SIDES for i in torch.from_numpy(arrays[f"{side}_top_ids"]).unique()}
+    return TokenTable(table.frame, TopTokens(**arrays, texts={i: token_texts(policy.tokenizer, [i])[0] for i in sorted(ids)}))

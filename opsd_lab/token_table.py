@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from opsd_lab.top_tokens import ARRAYS, TEXTS, TopTokens
+
 COLUMNS: dict[str, str] = {
     "rollout": "int64",
     "problem_id": "string",
@@ -24,8 +26,14 @@ COLUMNS: dict[str, str] = {
     "teacher_rank": "int64",
     "step": "int64",
     "label": "string",
+    "label_source": "string",
+    "error_phase": "string",
+    "outcome": "string",
 }
 LABELS = ("correct", "incorrect", "unverifiable", "")
+PHASES = ("before", "first_error", "after", "")
+KNOWN = {"label": LABELS, "error_phase": PHASES, "outcome": LABELS}
+LATER = ("label_source", "error_phase", "outcome")  # "" where nobody has looked yet
 
 
 @dataclass(frozen=True)
@@ -37,27 +45,34 @@ class TokenTable:
     `gap` is teacher minus student log-probability of the token that the student wrote (nats); `divergence` is the
     per-token divergence after the point-wise clip and `clipped` what that clip took off; `loss` is the token's
     term of the objective and `weight` its weight there; entropies are in nats; a rank of 0 is the most probable token;
-    `step` numbers the reasoning steps of the rollout (-1: in none) and `label` is one of `LABELS`.
+    `step` numbers the reasoning steps of the rollout (-1: in none), `label` is the step's verdict, one of `LABELS`, and
+    `label_source` who gave it ("arithmetic", "human", ...); `error_phase` places the token relative to the rollout's first
+    incorrect step ("before" everywhere if there is none) and `outcome` is the verdict on the rollout's final answer.
+    The last three may be left out; they are then "". `top` holds both sides' most probable tokens, where asked for.
 
     Raises:
-        ValueError: for missing or unknown columns, missing values, or a gap that is not the difference it claims to be.
+        ValueError: for missing or unknown columns, missing values, a gap that is not the difference it claims to be, a
+            token that stands there twice, a rollout with two problems or outcomes, or lists that do not fit the rows.
     """
 
     frame: pd.DataFrame
+    top: TopTokens | None = None
 
     def __post_init__(self) -> None:
-        missing = [c for c in COLUMNS if c not in self.frame]
-        unknown = [c for c in self.frame if c not in COLUMNS]
+        given = self.frame.assign(**{name: "" for name in LATER if name not in self.frame})
+        missing = [c for c in COLUMNS if c not in given]
+        unknown = [c for c in given if c not in COLUMNS]
         if missing or unknown:
             raise ValueError(f"TokenTable: missing columns {missing}, unknown columns {unknown}")
-        frame = self.frame[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+        given = given[list(COLUMNS)].reset_index(drop=True)
         for name in COLUMNS:
-            if bad := frame.index[frame[name].isna()].tolist():
+            if bad := given.index[given[name].isna()].tolist():
                 raise ValueError(f"TokenTable: column {name!r} has no value in row {bad[0]} ({len(bad)} such rows)")
-        if not np.allclose(frame["gap"], frame["teacher_logprob"] - frame["student_logprob"], atol=1e-4):
-            raise ValueError("TokenTable: gap is not teacher_logprob - student_logprob")
-        if labels := set(frame["label"]) - set(LABELS):
-            raise ValueError(f"TokenTable: unknown step labels {sorted(labels)}; known: {LABELS}")
+        frame = given.astype(COLUMNS)
+        _check_numbers(frame)
+        _check_rollouts(frame)
+        if self.top is not None and len(self.top) != len(frame):
+            raise ValueError(f"TokenTable: {len(frame)} tokens but the most probable tokens of {len(self.top)}")
         object.__setattr__(self, "frame", frame)
 
     def __len__(self) -> int:
@@ -69,20 +84,66 @@ class TokenTable:
         Raises:
             KeyError: when the table has no rollout of that number.
         """
-        rows = self.frame[self.frame["rollout"] == index]
-        if rows.empty:
+        chosen = (self.frame["rollout"] == index).to_numpy()
+        if not chosen.any():
             raise KeyError(f"TokenTable has no rollout {index}; it has {sorted(self.frame['rollout'].unique())}")
-        return TokenTable(rows)
+        return self.select(chosen)
+
+    def select(self, chosen: np.ndarray) -> "TokenTable":
+        """Return the rows where the mask [N] is true."""
+        chosen = np.asarray(chosen, dtype=bool)
+        return TokenTable(self.frame[chosen], None if self.top is None else self.top.rows(chosen))
 
     def with_columns(self, **columns: object) -> "TokenTable":
         """Return a copy in which the named columns hold new values, one per row."""
-        return TokenTable(self.frame.assign(**columns))
+        return TokenTable(self.frame.assign(**columns), self.top)
 
     @staticmethod
     def concatenate(tables: list["TokenTable"]) -> "TokenTable":
-        """Join tables, renumbering their rollouts so that each stays apart."""
+        """Join tables, renumbering their rollouts so that each stays apart.
+
+        Raises:
+            ValueError: when some of them hold the most probable tokens and some do not.
+        """
         frames, start = [], 0
         for table in tables:
             frames.append(table.frame.assign(rollout=table.frame["rollout"] + start))
             start = int(frames[-1]["rollout"].max()) + 1 if len(table) else start
-        return TokenTable(pd.concat(frames, ignore_index=True))
+        tops = [table.top for table in tables if len(table)]
+        if any(top is None for top in tops) and any(top is not None for top in tops):
+            raise ValueError("TokenTable: only some of the tables hold the most probable tokens; score them all with the same top_k")
+        top = TopTokens.concatenate(tops) if tops and tops[0] is not None else None
+        return TokenTable(pd.concat(frames, ignore_index=True), top)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a copy of the rows; the most probable tokens, if there are any, stand in columns of lists after them."""
+        return self.frame.assign(**self.top.columns()) if self.top is not None else self.frame.copy()
+
+    @staticmethod
+    def from_pandas(frame: pd.DataFrame) -> "TokenTable":
+        """Return the table that `to_pandas` was called on.
+
+        Raises:
+            ValueError: as the class does.
+        """
+        lists = [name for name in (*ARRAYS, *TEXTS) if name in frame]
+        return TokenTable(frame.drop(columns=lists), TopTokens.from_columns(frame) if lists else None)
+
+
+def _check_numbers(frame: pd.DataFrame) -> None:
+    if not np.allclose(frame["gap"], frame["teacher_logprob"] - frame["student_logprob"], atol=1e-4):
+        raise ValueError("TokenTable: gap is not teacher_logprob - student_logprob")
+    for name, known in KNOWN.items():
+        if unknown := set(frame[name]) - set(known):
+            raise ValueError(f"TokenTable: unknown values {sorted(unknown)} in column {name!r}; known: {known}")
+
+
+def _check_rollouts(frame: pd.DataFrame) -> None:
+    twice = frame.duplicated(["rollout", "position"])
+    if twice.any():
+        row = frame.loc[twice.idxmax()]
+        raise ValueError(f"TokenTable: rollout {row['rollout']} has two tokens at position {row['position']}")
+    for name in ("problem_id", "outcome"):
+        counts = frame.groupby("rollout")[name].nunique()
+        if (counts > 1).any():
+            raise ValueError(f"TokenTable: rollout {counts.idxmax()} has more than one {name}")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom: a module may import from its own layer and from those above it. A package stands for its submodules as well,
 # unless they have a line of their own.
 LAYERS = [
-    {"problems", "word_templates", "word_problems", "hub_problems"},
+    {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
     {"rollouts.base"},
     {"embedded", "policies"},
@@ -26,15 +26,22 @@ LAYERS = [
     {"rollouts"},
     {"batching"},
     {"divergences", "token_weights"},
-    {"token_table"},
+    {"top_tokens"},
+    {"token_table", "token_classes"},
+    {"table_files"},
     {"objectives"},
     {"ledger", "interrupts"},
     {"records"},
     {"trainer"},
     {"checkpoints"},
+    {"limited_process"},
     {"grading", "grading_worker", "steps"},
+    {"labels"},
     {"statistics"},
-    {"evaluation", "supervision"},
+    {"score_parts"},
+    {"evaluation", "supervision", "first_wrong_step"},
+    {"diagnostics"},
+    {"champ_study"},
     {"figures", "token_view", "idea_figure", "export"},
     {"walkthrough", "__main__"},
     {"opsd_lab"},  # its __init__.py, the list of public names
@@ -43,7 +50,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ISLANDS = {"divergences", "token_weights", "grading", "steps", "ledger"}
 ENGINES = {"transformers", "peft", "vllm", "rollouts"}
 PICTURES = LAYERS[RANK["figures"]]
-PICTURE_MAKERS = {"IPython", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly"}
+PICTURE_MAKERS = {"IPython", "anywidget", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly"}
 PICTURE_USERS = PICTURES | {"walkthrough", "__main__", "opsd_lab"}
 
 # Declared, though no line of Python here imports them.

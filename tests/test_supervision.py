@@ -9,10 +9,11 @@ import torch
 from opsd_lab.batching import Example
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import reverse_kl
+from opsd_lab.labels import label_steps
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies import fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.supervision import label_steps, score_rollouts
+from opsd_lab.supervision import score_rollouts
 from opsd_lab.token_table import COLUMNS, TokenTable
 from opsd_lab.token_text import token_texts
 from opsd_lab.trainer import Trainer, TrainingParams
@@ -85,6 +86,9 @@ def row(**changes) -> pd.DataFrame:
         "problem_id": "p",
         "token": "a",
         "label": "",
+        "label_source": "",
+        "error_phase": "",
+        "outcome": "",
         "student_logprob": -2.0,
         "teacher_logprob": -1.0,
         "gap": 1.0,
@@ -96,7 +100,7 @@ def row(**changes) -> pd.DataFrame:
     ("changes", "message"),
     [
         ({"gap": 0.5}, "gap is not teacher_logprob - student_logprob"),
-        ({"label": "right"}, "unknown step labels"),
+        ({"label": "right"}, "unknown values"),
         ({"loss": float("nan")}, "column 'loss' has no value in row 0"),
         ({"extra": 1}, "unknown columns"),
     ],

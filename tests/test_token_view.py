@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsd_lab.token_table import COLUMNS, TokenTable
-from opsd_lab.token_view import contexts_view, render
+from opsd_lab.token_view import contexts_view, render, render_views
 from opsd_lab.token_view.colours import ABOVE, BELOW, TEXT, colour, contrast
-from opsd_lab.token_view.details import number, token_details
+from opsd_lab.token_view.details import NAMES, number, token_details
 from opsd_lab.token_view.static import MEANINGS, default_scale
 from opsd_lab.token_view.visible import visible_text
+from opsd_lab.top_tokens import TopTokens
 
 OUR_TAGS = {
     *("div", "style", "span", "figure", "figcaption", "bdi", "i", "br", "wbr", "small", "details", "summary", "table"),
-    *("caption", "thead", "tbody", "tr", "th", "td", "code", "mark", "strong"),
+    *("caption", "thead", "tbody", "tr", "th", "td", "mark", "strong", "b"),
 }
 # Pieces of markup, so that a token that was not escaped is sure to be found out.
 PIECES = ("<b>", "</bdi>", "<script>", "</style>", '"', "' onclick=x ", '" onclick="x', "&lt;", "<!--", "\n", " ", "\u202e")
@@ -142,14 +143,146 @@ def test_every_token_is_a_row_of_the_table_under_its_panel():
     assert sum(attrs.get("scope") == "row" for _, attrs in page.tags) == 5
 
 
-def test_steps_carry_their_verdict_in_words_and_the_sum_of_their_gaps():
+def test_steps_carry_their_verdict_in_words_and_the_sum_and_mean_of_their_gaps():
     table = make_table(gaps=[0.5, 0.25, -2.0], step=[0, 0, 1], label=["correct", "correct", "incorrect"])
     text = Page(render(table).html).text
-    assert "step 1 ✓ correct, Σ gap +0.75" in text
-    assert "step 2 ✗ incorrect, Σ gap −2.00" in text
-    assert "mean +0.38 nats" in render(table).html
+    assert "step 1 ✓ correct: Σ gap +0.75, mean +0.38" in text
+    assert "step 2 ✗ incorrect: Σ gap −2.00, mean −2.00" in text
+    assert "3 tokens; Σ gap −1.25, mean −0.42" in text
     assert "? unverifiable" in render(make_table(step=0, label="unverifiable")).html
     assert "✓" not in render(make_table()).html
+
+
+def test_steps_sum_up_the_shown_column_beside_the_gap():
+    table = make_table(gaps=[0.5, 0.25, -2.0], step=[0, 0, -1]).with_columns(loss=[0.5, 2.5, 9.0])
+    assert "step 1 not judged: Σ gap +0.75, mean +0.38; Σ loss +3.00, mean +1.50" in Page(render(table, column="loss").html).text
+    assert "Σ loss" not in render(table).html
+
+
+def test_the_first_error_and_what_follows_it_are_said_in_words():
+    phases = ["before", "first_error", "after"]
+    table = make_table(step=[0, 1, 2], label=["correct", "incorrect", "correct"], label_source="<i>me", error_phase=phases)
+    page = Page(render(table).html)
+    assert "step 1 ✓ correct (<i>me): Σ" in page.text
+    assert "step 2 ✗ incorrect (<i>me), first error: Σ" in page.text
+    assert "step 3 ✓ correct (<i>me), after the first error: Σ" in page.text
+    wanted = ["(<i>me), no error so far", "(<i>me), first error", "(<i>me), after the first error"]
+    assert [token["title"].partition("correct ")[2] for token in page.tokens] == wanted
+
+
+def test_a_phase_or_source_that_nobody_knows_is_not_invented():
+    page = Page(render(make_table(step=[0, 0, -1], label=["correct", "correct", ""])).html)
+    assert "error" not in page.text and "()" not in page.text
+    assert page.tokens[0]["title"].endswith("\nstep 1 ✓ correct")
+    assert page.tokens[2]["title"].endswith("entropy 0.25")
+
+
+def test_the_outcome_of_the_rollout_stands_beside_its_title():
+    assert "final answer ✗ incorrect" in Page(render(make_table(outcome="incorrect")).html).text
+    assert "final answer" not in render(make_table()).html
+
+
+def with_top(table, k=4, start=0):
+    """Give a table lists of k tokens for each side: the ids from `start` and from `start` + 1, each half as probable as the last."""
+    n = len(table)
+    student, teacher = (np.tile(np.arange(first, first + k), (n, 1)) for first in (start, start + 1))
+    logprobs = np.tile(np.log(0.5) * np.arange(1, k + 1), (n, 1))
+    texts = {i: f" <{i}>" for i in range(start, start + k + 1)}
+    return TokenTable(table.frame, TopTokens(student, logprobs, logprobs, teacher, logprobs, logprobs, texts))
+
+
+def test_tooltips_and_table_name_the_three_most_probable_tokens_of_both_sides_and_mark_the_sampled_one():
+    page = Page(render(with_top(make_table(token_id=[2, 3, 9]))).html)
+    student = ["' <0>' 0.5, ' <1>' 0.25, ' <2>' 0.125 (sampled)", *["' <0>' 0.5, ' <1>' 0.25, ' <2>' 0.125"] * 2]
+    teacher = ["' <1>' 0.5, ' <2>' 0.25 (sampled), ' <3>' 0.125", "' <1>' 0.5, ' <2>' 0.25, ' <3>' 0.125 (sampled)"]
+    teacher.append("' <1>' 0.5, ' <2>' 0.25, ' <3>' 0.125")
+    for token, first, second in zip(page.tokens, student, teacher, strict=True):
+        lines = token["title"].split("\n")
+        assert lines[2].startswith("student: p") and lines[3] == f"  {first}"
+        assert lines[4].startswith("teacher: p") and lines[5] == f"  {second}"
+        assert f"{first}{second}" in page.text
+
+
+def test_the_most_probable_tokens_stay_with_their_rollout():
+    one, two = with_top(make_table()), with_top(make_table(), start=50)
+    titles = [token["title"] for token in Page(render(TokenTable.concatenate([one, two])).html).tokens]
+    assert ["<50>" in title for title in titles] == [False] * 3 + [True] * 3
+
+
+def test_two_listed_tokens_are_all_that_there_are():
+    assert "' <0>' 0.5 (sampled), ' <1>' 0.25\n" in Page(render(with_top(make_table(), k=2)).html).tokens[0]["title"]
+
+
+def test_a_token_without_text_says_so():
+    tokens = Page(render(make_table(["", "é"])).html).tokens
+    assert ["no text of its own" in token["title"] for token in tokens] == [True, False]
+
+
+def test_a_rollout_of_2048_tokens_with_both_sides_lists_is_under_two_megabytes():
+    n, k = 2048, 20
+    rng = np.random.default_rng(0)
+    words = [" the", " answer", "1", "7", " =", " +", ".\n", " therefore", " Natalia", "\\frac", " multiply", "é", "<think>", '"']
+    ids = rng.integers(0, len(words), n)
+    floats = ("divergence", "clipped", "loss", "student_entropy", "teacher_entropy")
+    table = make_table(
+        [words[i] for i in ids],
+        rng.normal(0, 1, n),
+        token_id=ids,
+        student_rank=rng.integers(0, 9, n),
+        teacher_rank=rng.integers(0, 400, n),
+        step=np.arange(n) // 12,
+        label="unverifiable",
+        label_source="arithmetic",
+        error_phase="after",
+        **{name: rng.exponential(1, n) for name in floats},
+    )
+    order, logprobs = np.argsort(rng.random((n, k))), -np.sort(rng.exponential(2, (n, k)))
+    texts = {i: words[i % len(words)] for i in range(k)}
+    view = render(TokenTable(table.frame, TopTokens(order, logprobs, logprobs, order, logprobs, logprobs, texts)), column="loss")
+    print(f"{n} tokens: {len(view.html.encode()) / 1e6:.2f} MB of HTML")
+    assert len(view.html.encode()) < 2_000_000
+
+
+def test_several_views_of_one_rollout_share_one_scale_and_keep_their_names():
+    hostile = "</style><script>"
+    views = {"reference": make_table(gaps=[0.1, 0.2, 0.1]), hostile: make_table(gaps=[-4.0, 4.0, 0.1])}
+    view = render_views(views, rollout=0)
+    page = Page(view.html)
+    assert view.scale == 4.0 and "<script" not in view.html
+    assert [part in page.text for part in views] == [True, True]
+    assert f"background:{colour(0.2, 4.0)}" in page.tokens[1]["style"]
+    assert page.rows() == 6 and sum(tag == "figure" for tag, _ in page.tags) == 2
+
+
+def test_several_views_show_the_rollout_asked_for_by_the_column_asked_for():
+    two = TokenTable.concatenate([make_table(("a",)), make_table(("b",), loss=3.0)])
+    view = render_views({"one": two, "another": two}, rollout=1, column="loss", scale=7.0)
+    assert [token["text"] for token in Page(view.html).tokens] == ["b", "b"]
+    assert view.scale == 7.0 and "the token’s term of the loss" in view.html
+
+
+def test_views_that_cannot_be_compared_are_refused_with_their_name_and_the_place():
+    table = make_table()
+    with pytest.raises(ValueError, match=r"at position 1, 'a' has the token id 1 and 'b' has 7; score the same completion"):
+        render_views({"a": table, "b": make_table(token_id=[0, 7, 2])}, rollout=0)
+    with pytest.raises(ValueError, match=r"at position 2, 'a' has the token id 2 and 'b' has none \(it has ended\)"):
+        render_views({"a": table, "same": table, "b": make_table(("7", " +"))}, rollout=0)
+    with pytest.raises(ValueError, match=r"at position 2, 'b' has the token id none"):
+        render_views({"b": make_table(("7", " +")), "a": table}, rollout=0)
+    with pytest.raises(KeyError, match=r"the table 'b' has no rollout 0; it has \[3\]"):
+        render_views({"a": table, "b": make_table(rollout=3)}, rollout=0)
+    with pytest.raises(ValueError, match="no tables"):
+        render_views({}, rollout=0)
+
+
+def test_the_table_shows_every_number_of_a_token_and_the_column_that_colours_it():
+    table = make_table(label="correct", label_source="human", error_phase="after", step=0).with_columns(clipped=[0.125, 0, 0])
+    page = Page(render(table, column="clipped").html)
+    start = page.text.index("tokenposition")
+    heads, _, row = page.text[start : page.text.index("' +'", start)].partition("'7'")
+    assert heads == "".join(["token", "position", "gap", "clipped", *list(NAMES.values())[2:]])
+    cells = ["0", "0", "0.125", "0.607", "0.607", "−0.50", "−0.50", "0.25", "0", "0", "1", "1"]
+    assert row == "".join([*cells, "✓ correct", "human", "after the first error"])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +300,14 @@ def test_steps_carry_their_verdict_in_words_and_the_sum_of_their_gaps():
         ("\u0301", "◌\u0301"),
         (" the", " the"),
         ("漢字🙂", "漢字🙂"),
+        ("\ufffd", "\ufffd"),
+        ("❤\ufe0f", "❤\ufe0f"),
+        ("\ufe0f", "U+FE0F"),
+        (" \ufe0f", " U+FE0F"),
+        ("a\U000e0100\U000e0101b", "a\U000e0100U+E0101b"),
+        ("\U000e0041", "U+E0041"),
+        ("👩\u200d🔬", "👩U+200D🔬"),
+        ("\u3164\u2800\u034f", "U+3164U+2800U+034F"),
     ],
 )
 def test_text_that_does_not_print_is_made_visible(text, shown):

@@ -3,8 +3,7 @@
 import html
 from itertools import takewhile
 
-from opsd_lab.token_view.page import StaticView
-from opsd_lab.token_view.static import CARD, MONO, PANEL
+from opsd_lab.token_view.page import CARD, MONO, PANEL, StaticView
 from opsd_lab.token_view.visible import visible_text
 
 MARK = "background:#fde9b8;color:#111111;border-left:5px solid #b45309;padding:2px 6px;display:block"

@@ -1,11 +1,25 @@
-"""The numbers behind a coloured token: as a tooltip, and as rows of a table for keyboards and screen readers."""
+"""What is said beside the coloured tokens: tooltips, steps in words, and a table for keyboards and screen readers."""
 
 import html
 import math
+from collections.abc import Iterable
+from types import MappingProxyType
 
-TABLE_COLUMNS = {
+from opsd_lab.token_view.visible import visible_text
+from opsd_lab.top_tokens import SIDES, TopTokens
+
+VERDICTS = MappingProxyType(
+    {
+        "correct": ("✓ correct", "solid", "#1f2937"),
+        "incorrect": ("✗ incorrect", "dashed", "#86198f"),
+        "unverifiable": ("? unverifiable", "dotted", "#4b5563"),
+        "": ("not judged", "dotted", "#4b5563"),
+    }
+)
+# "before" stands on every token of a rollout without an incorrect step, so it must not promise an error to come.
+PHASES = MappingProxyType({"before": "no error so far", "first_error": "first error", "after": "after the first error", "": ""})
+NAMES = {
     "position": "position",
-    "token": "token",
     "gap": "gap",
     "student_p": "student p",
     "teacher_p": "teacher p",
@@ -16,7 +30,12 @@ TABLE_COLUMNS = {
     "teacher_rank": "teacher rank",
     "weight": "weight",
     "step": "step",
+    "label": "label",
+    "label_source": "source",
+    "error_phase": "phase",
 }
+LEADERS = {f"{side}_leaders": f"{side}’s most probable" for side in SIDES}
+LEADING = 3  # tokens of each side that a tooltip names
 
 
 def number(value: float) -> str:
@@ -32,55 +51,114 @@ def probability(logprob: float) -> str:
     return f"{math.exp(logprob):.3g}"
 
 
+def attribute(text: str) -> str:
+    """Return text escaped for a double-quoted attribute; its apostrophes, which abound in literals, stay one byte each."""
+    return html.escape(text, quote=False).replace('"', "&quot;")
+
+
+def leading_tokens(top: TopTokens, sampled: Iterable[int]) -> list[dict[str, str]]:
+    """Return for each token what the two sides find most probable there, under the names of `LEADERS`.
+
+    Up to `LEADING` tokens, as literals with their probabilities; the one of the ids `sampled` [N] is marked.
+    """
+    lines: list[dict[str, str]] = [{} for _ in range(len(top))]
+    for side in SIDES:
+        ids, logprobs = (getattr(top, f"{side}_top_{kind}")[:, :LEADING].tolist() for kind in ("ids", "logprobs"))
+        for line, chosen, row_ids, row_logprobs in zip(lines, sampled, ids, logprobs, strict=True):
+            line[f"{side}_leaders"] = ", ".join(
+                f"{top.texts[i]!r} {probability(p)}{' (sampled)' if i == chosen else ''}"
+                for i, p in zip(row_ids, row_logprobs, strict=True)
+            )
+    return lines
+
+
+def step_words(row: dict) -> tuple[str, str, str]:
+    """Return the step of a token with its verdict, who gave it, and where the token stands to the first error, in words.
+
+    Each is plain text, and empty where it is not known or the token is in no step.
+    """
+    verdict = f"step {row['step'] + 1} {VERDICTS[row['label']][0]}" if row["step"] >= 0 else ""
+    source = f" ({visible_text(row['label_source'])})" if verdict and row["label_source"] else ""
+    return verdict, source, PHASES[row["error_phase"]]
+
+
+def sums(rows: list[dict], column: str) -> str:
+    """Return, as HTML, the sum and the mean of the gap over some tokens, and of `column` where that is another one."""
+    parts = []
+    for name in dict.fromkeys(["gap", column]):
+        total = sum(row[name] for row in rows)
+        parts.append(unbroken(f"Σ {column_name(name)} {number(total)}, mean {number(total / len(rows))}"))
+    return "; ".join(parts)
+
+
+def unbroken(markup: str) -> str:
+    """Return HTML that stays on one line."""
+    return f'<span style="white-space:nowrap">{markup}</span>'
+
+
+def column_name(column: str) -> str:
+    """Return what a column of a TokenTable is called where people read it."""
+    return NAMES.get(column) or column.replace("_", " ")
+
+
 def token_details(row: dict) -> str:
     """Return one token's numbers as a few lines of plain text; `row` has the columns of a TokenTable.
 
-    The token stands there as a Python literal, in which nothing is invisible.
+    The token stands there as a Python literal, in which nothing is invisible. `leading_tokens`, where `row` has them,
+    follow the numbers of their side.
     """
-    sides = "\n".join(
-        f"{side}: p {probability(row[f'{side}_logprob'])}, log-prob {number(row[f'{side}_logprob'])}, "
-        f"rank {row[f'{side}_rank']}, entropy {row[f'{side}_entropy']:.2f}"
-        for side in ("student", "teacher")
+    lines = [f"{row['token']!r}  (position {row['position']}, id {row['token_id']})"]
+    if not row["token"]:
+        lines.append("no text of its own, as in a character that is spread over several tokens")
+    lines.append(
+        f"gap {number(row['gap'])} nats, divergence {row['divergence']:.3g}, loss {row['loss']:.3g}, weight {row['weight']:g}"
     )
-    step = f"\nstep {row['step'] + 1}: {row['label'] or 'not judged'}" if row["step"] >= 0 else ""
-    return (
-        f"{row['token']!r}  (position {row['position']}, id {row['token_id']})\n{sides}\n"
-        f"gap {number(row['gap'])} nats, divergence {row['divergence']:.3g} nats\n"
-        f"loss {row['loss']:.3g}, weight {row['weight']:g}{step}"
-    )
+    for side in SIDES:
+        logprob = row[f"{side}_logprob"]
+        entropy, rank = row[f"{side}_entropy"], row[f"{side}_rank"]
+        lines.append(f"{side}: p {probability(logprob)}, log-prob {number(logprob)}, rank {rank}, entropy {entropy:.2f}")
+        if leaders := row.get(f"{side}_leaders"):
+            lines.append(f"  {leaders}")
+    verdict, source, phase = step_words(row)
+    lines.append(", ".join(filter(None, [verdict + source, phase])))
+    return "\n".join(filter(None, lines))
 
 
-def tokens_as_table(rows: list[dict], caption: str) -> str:
-    """Return a closed `<details>` with a table of the tokens of one rollout; `caption` is HTML, escaped already."""
-    heads = "".join(f'<th scope="col">{head}</th>' for head in TABLE_COLUMNS.values())
-    # Each row states its background, because JupyterLab's own themes colour the rows of every table.
-    body = "".join(f'<tr style="background:#ffffff">{"".join(_cells(row))}</tr>' for row in rows)
+def tokens_as_table(rows: list[dict], caption: str, column: str) -> str:
+    """Return a closed `<details>` with a table of the tokens of one rollout; `caption` is HTML, escaped already.
+
+    `column`, the one that the tokens are coloured by, is among the columns, as are the `leading_tokens` of the rows.
+    """
+    columns = dict.fromkeys(["position", "gap", column, *NAMES, *(name for name in LEADERS if name in rows[0])])
+    heads = "".join(f'<th scope="col">{LEADERS.get(name) or column_name(name)}' for name in ("token", *columns))
+    # Each row states its background, because JupyterLab's own themes colour the rows of every table. Cells need no end tags.
+    body = "".join(
+        f'<tr style="background:#fff"><th scope="row">{attribute(repr(row["token"]))}'
+        + "".join(f"<td>{attribute(_cell(row, name))}" for name in columns)
+        for row in rows
+    )
     return (
         '<details style="margin-top:10px;font-size:13px"><summary style="cursor:pointer">values as a table</summary>'
         f'<div tabindex="0" role="region" aria-label="values of {caption}" style="overflow-x:auto;max-height:340px;'
-        'overflow-y:auto"><table style="border-collapse:collapse;font-size:12px;margin:6px 0;background:#ffffff;'
+        'overflow-y:auto"><table style="border-collapse:collapse;width:max-content;font-size:12px;margin:6px 0;background:#ffffff;'
         f'color:#111111"><caption style="text-align:left">{caption}: log-probabilities, gap and divergence in nats; '
-        'rank 0 is the most probable token</caption><thead><tr style="background:#e5e7eb">'
-        f"{heads}</tr></thead><tbody>{body}</tbody></table></div></details>"
+        f'rank 0 is the most probable token</caption><thead><tr style="background:#e5e7eb">{heads}</thead>'
+        f"<tbody>{body}</tbody></table></div></details>"
     )
 
 
-def _cells(row: dict) -> list[str]:
-    verdict = f"{row['step'] + 1} {row['label']}".strip() if row["step"] >= 0 else "–"
-    shown = {
-        "position": str(row["position"]),
-        "token": repr(row["token"]),
-        "gap": number(row["gap"]),
-        "student_p": probability(row["student_logprob"]),
-        "teacher_p": probability(row["teacher_logprob"]),
-        "student_logprob": number(row["student_logprob"]),
-        "teacher_logprob": number(row["teacher_logprob"]),
-        "divergence": f"{row['divergence']:.3g}",
-        "student_rank": str(row["student_rank"]),
-        "teacher_rank": str(row["teacher_rank"]),
-        "weight": f"{row['weight']:g}",
-        "step": verdict,
-    }
-    cells = [f"<td>{html.escape(shown[name])}</td>" for name in TABLE_COLUMNS]
-    cells[1] = f'<th scope="row"><code style="background:none;color:#111111">{html.escape(shown["token"])}</code></th>'
-    return cells
+def _cell(row: dict, column: str) -> str:
+    if column == "step":
+        return str(row["step"] + 1) if row["step"] >= 0 else "–"
+    if column == "label":
+        return VERDICTS[row["label"]][0] if row["step"] >= 0 else "–"
+    if column == "error_phase":
+        return PHASES[row["error_phase"]] or "–"
+    if column.endswith("_p"):
+        return probability(row[f"{column.removesuffix('_p')}_logprob"])
+    value = row[column]
+    if isinstance(value, str):
+        return value if column in LEADERS else visible_text(value) if value else "–"
+    if column == "gap" or column.endswith("logprob"):
+        return number(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

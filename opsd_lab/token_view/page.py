@@ -4,7 +4,20 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opsd_lab.token_view.colours import TEXT
+
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+CARD = (
+    f"background:#ffffff;color:{TEXT};color-scheme:light;border:1px solid #c9ced6;border-radius:8px;padding:12px 14px;"
+    "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:14px;line-height:1.45;"
+    "text-align:left;box-sizing:border-box"
+)
+PANEL = (
+    "flex:1 1 300px;min-width:0;margin:0;padding:10px 12px;border:1px solid #dfe3e8;border-radius:6px;"
+    f"background:#ffffff;color:{TEXT}"
+)
+MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+NOTE = "display:block;font-size:13px;color:#374151"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ style sheet only adds refinements.
 """
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from types import MappingProxyType
 
 import numpy as np
@@ -15,8 +17,18 @@ import pandas as pd
 
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view.colours import TEXT, colour, gradient
-from opsd_lab.token_view.details import number, token_details, tokens_as_table
-from opsd_lab.token_view.page import StaticView
+from opsd_lab.token_view.details import (
+    VERDICTS,
+    attribute,
+    leading_tokens,
+    number,
+    step_words,
+    sums,
+    token_details,
+    tokens_as_table,
+    unbroken,
+)
+from opsd_lab.token_view.page import CARD, MONO, NOTE, PANEL, StaticView
 from opsd_lab.token_view.visible import visible_html, visible_text
 
 # For each column: its name, its unit, and what the two ends of the scale mean.
@@ -38,42 +50,23 @@ MEANINGS = MappingProxyType(
         "teacher_entropy": ("teacher entropy", " nats", "below zero", "blue: the teacher is less certain"),
     }
 )
-VERDICTS = MappingProxyType(
-    {
-        "correct": ("✓ correct", "solid", "#1f2937"),
-        "incorrect": ("✗ incorrect", "dashed", "#86198f"),
-        "unverifiable": ("? unverifiable", "dotted", "#4b5563"),
-        "": ("not judged", "dotted", "#4b5563"),
-    }
-)
 SMALLEST_SCALE = 0.5
 LONG_TOKEN = 24  # characters; longer ones may wrap inside
 STYLE = """
 .opsd-tokens bdi{white-space:pre;border-radius:3px;padding:2px 0;margin-right:2px}
 .opsd-tokens bdi.long{white-space:pre-wrap}
 .opsd-tokens bdi:hover{outline:2px solid #111;outline-offset:1px}
-.opsd-tokens bdi{box-decoration-break:clone;-webkit-box-decoration-break:clone}
+.opsd-tokens :is(bdi,.opsd-step){box-decoration-break:clone;-webkit-box-decoration-break:clone}
 .opsd-tokens i{position:relative;font-style:normal}
 .opsd-tokens i::before{content:"·";position:absolute;left:0;opacity:.4}
 .opsd-view summary:focus-visible,.opsd-view [tabindex]:focus-visible{outline:3px solid #0b57a4;outline-offset:2px}
 .opsd-view table :is(td,th){padding:2px 8px;border:1px solid #dfe3e8;text-align:right;white-space:pre}
-.opsd-view tbody th{text-align:left;font-weight:400}
+.opsd-view thead{position:sticky;top:0}
+.opsd-view th:first-child{text-align:left}
+.opsd-view tbody th{font-weight:400;font-family:ui-monospace,monospace}
 """
-CARD = (
-    f"background:#ffffff;color:{TEXT};color-scheme:light;border:1px solid #c9ced6;border-radius:8px;padding:12px 14px;"
-    "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:14px;line-height:1.45;"
-    "text-align:left;box-sizing:border-box"
-)
-PANEL = (
-    "flex:1 1 300px;min-width:0;margin:0;padding:10px 12px;border:1px solid #dfe3e8;border-radius:6px;"
-    f"background:#ffffff;color:{TEXT}"
-)
-MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 NUMBER = "font-family:system-ui,sans-serif;font-weight:700;margin:0 3px 0 1px"
-CHIP = (
-    "font-family:system-ui,sans-serif;font-size:11px;font-weight:600;line-height:1.3;background:#ffffff;"
-    "border-radius:4px;padding:1px 6px;margin:0 5px 0 0;white-space:nowrap"
-)
+CHIP = "font-family:system-ui,sans-serif;font-size:11px;border-radius:4px;padding:2px 6px;margin-right:5px;vertical-align:1px"
 BEYOND = f"border:2px dotted {TEXT}"
 MASKED = "text-decoration:line-through;border:1px dashed #6b7280"
 
@@ -95,23 +88,59 @@ def render(table: TokenTable, *, column: str = "gap", titles: list[str] | None =
         ValueError: for an empty table, a column that holds no real numbers, a scale that is not positive, or a number
             of titles that is not the number of rollouts.
     """
-    if column not in MEANINGS:
-        raise ValueError(f"render: cannot colour by {column!r}; choose one of {sorted(MEANINGS)}")
     if not len(table):
-        raise ValueError("render: the TokenTable has no rows, so there is nothing to show")
-    panels = [rows for _, rows in table.frame.groupby("rollout", sort=True)]
+        raise ValueError("token view: the TokenTable has no rows, so there is nothing to show")
+    panels = [table.rollout(index) for index in sorted(table.frame["rollout"].unique())]
     if titles is None:
-        titles = [f"rollout {p['rollout'].iloc[0]} · problem {p['problem_id'].iloc[0]}" for p in panels]
+        firsts = [panel.frame.iloc[0] for panel in panels]
+        titles = [f"rollout {first['rollout']} · problem {first['problem_id']}" for first in firsts]
     if len(titles) != len(panels):
-        raise ValueError(f"render: {len(titles)} titles for {len(panels)} rollouts; give one for each")
-    values = table.frame[column].to_numpy()
+        raise ValueError(f"token view: {len(titles)} titles for {len(panels)} rollouts; give one for each")
+    return _view(panels, titles, column, scale)
+
+
+def render_views(tables: Mapping[str, TokenTable], *, rollout: int, column: str = "gap", scale: float | None = None) -> TokenView:
+    """Show one rollout as several tables score it, a panel for each under its name, all on one scale (see `render`).
+
+    The tables hold the same completion under different privileged views, or before and after training.
+
+    Raises:
+        KeyError: when a table has no rollout of that number.
+        ValueError: when there are no tables, when they hold different completions, and as `render` does.
+    """
+    if not tables:
+        raise ValueError("render_views: no tables, so there is nothing to compare; give one for each view")
+    for name, table in tables.items():
+        if rollout not in (there := set(table.frame["rollout"])):
+            raise KeyError(f"render_views: the table {name!r} has no rollout {rollout}; it has {sorted(there)}")
+    panels = {name: table.rollout(rollout) for name, table in tables.items()}
+    model, *others = panels
+    for name in others:
+        pairs = zip_longest(panels[model].frame["token_id"], panels[name].frame["token_id"])
+        for position, (wanted, found) in enumerate(pairs):
+            if wanted != found:
+                raise ValueError(
+                    f"render_views: at position {position}, {model!r} has the token id {_or_end(wanted)} and {name!r} has "
+                    f"{_or_end(found)}; score the same completion under every view"
+                )
+    return _view(list(panels.values()), list(panels), column, scale)
+
+
+def _or_end(token_id: int | None) -> int | str:
+    return "none (it has ended)" if token_id is None else token_id
+
+
+def _view(panels: list[TokenTable], titles: list[str], column: str, scale: float | None) -> TokenView:
+    if column not in MEANINGS:
+        raise ValueError(f"token view: cannot colour by {column!r}; choose one of {sorted(MEANINGS)}")
+    frame = pd.concat([panel.frame for panel in panels])
     chosen = "chosen by the caller" if scale is not None else "98th percentile over all panels"
-    scale = default_scale(values) if scale is None else float(scale)
+    scale = default_scale(frame[column].to_numpy()) if scale is None else float(scale)
     if not 0 < scale < np.inf:
-        raise ValueError(f"render: scale is {scale}, not a positive number")
-    shown = "".join(_panel(rows, title, column, scale) for rows, title in zip(panels, titles, strict=True))
+        raise ValueError(f"token view: scale is {scale}, not a positive number")
+    shown = "".join(_panel(panel, title, column, scale) for panel, title in zip(panels, titles, strict=True))
     fragment = (
-        f'<div class="opsd-view" style="{CARD}"><style>{STYLE}</style>{_legend(table.frame, column, scale, chosen)}'
+        f'<div class="opsd-view" style="{CARD}"><style>{STYLE}</style>{_legend(frame, column, scale, chosen)}'
         f'<div style="display:flex;flex-wrap:wrap;gap:12px;align-items:stretch">{shown}</div></div>'
     )
     return TokenView(fragment, f"Token view: {', '.join(titles)}", scale)
@@ -155,31 +184,40 @@ def _legend(frame: pd.DataFrame, column: str, scale: float, chosen: str) -> str:
     )
 
 
-def _panel(rows: pd.DataFrame, title: str, column: str, scale: float) -> str:
-    records = rows.to_dict("records")
-    steps = groupby(records, key=lambda row: (row["step"], row["label"]))
+def _panel(panel: TokenTable, title: str, column: str, scale: float) -> str:
+    rows = panel.frame.to_dict("records")
+    leaders = leading_tokens(panel.top, panel.frame["token_id"]) if panel.top is not None else [{}] * len(rows)
+    for row, both_sides in zip(rows, leaders, strict=True):
+        row.update(both_sides)
+    steps = groupby(rows, key=itemgetter("step", "label", "label_source", "error_phase"))
     tokens = "".join(_step(list(group), column, scale) for _, group in steps)
     shown_title = html.escape(visible_text(title))
+    answer = f"final answer {VERDICTS[rows[0]['outcome']][0]}; " if rows[0]["outcome"] else ""
     return (
-        f'<figure style="{PANEL}"><figcaption style="font-weight:600;margin-bottom:6px"><bdi>{shown_title}</bdi>'
-        f'</figcaption><div class="opsd-tokens" translate="no" dir="ltr" style="font-family:{MONO};'
-        f'font-size:15px;line-height:2.1;white-space:pre-wrap;overflow-wrap:anywhere">{tokens}</div>'
-        f"{tokens_as_table(records, shown_title)}</figure>"
+        f'<figure style="{PANEL}"><figcaption style="margin-bottom:6px"><bdi style="font-weight:600">{shown_title}</bdi>'
+        f'<span style="{NOTE}">{answer}{len(rows):,} tokens; {sums(rows, column)}</span></figcaption>'
+        f'<div class="opsd-tokens" translate="no" dir="ltr" style="font-family:{MONO};'
+        f'font-size:15px;line-height:2;white-space:pre-wrap;overflow-wrap:anywhere">{tokens}</div>'
+        f"{tokens_as_table(rows, shown_title, column)}</figure>"
     )
 
 
 def _step(rows: list[dict], column: str, scale: float) -> str:
     tokens = "".join(_token(row, column, scale) for row in rows)
-    step, label = rows[0]["step"], rows[0]["label"]
-    if step < 0:
+    if rows[0]["step"] < 0:
         return tokens
-    verdict, line, ink = VERDICTS[label]
-    gaps = [row["gap"] for row in rows]
-    total = f"Σ gap {number(sum(gaps))}"
-    hint = f"step {step + 1}, {verdict}: {total} nats over {len(rows)} tokens, mean {number(sum(gaps) / len(gaps))} nats"
+    _, line, ink = VERDICTS[rows[0]["label"]]
+    verdict, source, phase = step_words(rows[0])
+    words = unbroken(verdict) + html.escape(source)
+    fill = f"background:#ffffff;color:{ink}"
+    if rows[0]["error_phase"] in ("first_error", "after"):
+        words += f", {unbroken(phase)}"
+    if rows[0]["error_phase"] == "first_error":  # filled, so that it is found at a glance
+        fill = f"background:{ink};color:#ffffff"
     return (
-        f'<span style="border-bottom:3px {line} {ink};padding-bottom:3px"><span class="opsd-step" title="{hint}" '
-        f'style="{CHIP};color:{ink};border:1px {line} {ink}">step {step + 1} {verdict}, {total}</span>{tokens}</span>'
+        f'<span class="opsd-step" style="{CHIP};{fill};border:1px {line} {ink}"><b>{words}:</b> '
+        f"{sums(rows, column)}</span>"
+        f'<span style="border-bottom:3px {line} {ink};padding-bottom:3px">{tokens}</span>'
     )
 
 
@@ -198,4 +236,4 @@ def _token(row: dict, column: str, scale: float) -> str:
     # A token keeps its leading space when a line wraps, so the place to wrap is before it, as before a special token.
     wrap = "<wbr>" if row["token"].startswith((" ", "<")) else ""
     text, breaks = visible_html(row["token"])
-    return f'{wrap}<bdi style="{style}"{extra} title="{html.escape(token_details(row))}">{text}</bdi>{printed}{breaks}'
+    return f'{wrap}<bdi style="{style}"{extra} title="{attribute(token_details(row))}">{text}</bdi>{printed}{breaks}'

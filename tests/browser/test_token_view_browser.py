@@ -1,10 +1,14 @@
+import time
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from opsd_lab.idea_figure import draw_idea
 from opsd_lab.token_table import TokenTable
-from opsd_lab.token_view import contexts_view, render
+from opsd_lab.token_view import contexts_view, render, render_views
 from opsd_lab.token_view.visible import visible_text
+from opsd_lab.top_tokens import TopTokens
 
 HOSTILE = (
     "<think>",
@@ -27,6 +31,14 @@ HOSTILE = (
     "]]>",
     "    x",
 )
+STEPS = {
+    "step": [-1, 0, 0, 1, 1, 2, 2, -1],
+    "label": ["", "correct", "correct", "incorrect", "incorrect", "unverifiable", "unverifiable", ""],
+    "label_source": ["", *["arithmetic"] * 6, ""],
+    "error_phase": ["before"] * 3 + ["first_error"] * 2 + ["after"] * 3,
+    "outcome": "incorrect",
+}
+EIGHT = ["<think>", "2", "+2", "=", "5", ",", "</think>", "\n"]
 
 
 def make_table(tokens, **columns):
@@ -105,6 +117,94 @@ def test_a_saved_page_works_without_scripts_and_by_keyboard(unscripted, tmp_path
     assert unscripted.get_by_role("row", name="' +'").inner_text().split("\t")[2] == "−0.80"
 
 
+def test_a_comparison_of_views_works_without_scripts(unscripted, tmp_path):
+    views = {"reference": make_table(EIGHT, **STEPS), "answer only": make_table(EIGHT, **STEPS)}
+    unscripted.goto(render_views(views, rollout=0).save(tmp_path / "views.html").as_uri())
+    assert unscripted.locator("figcaption bdi").all_text_contents() == ["reference", "answer only"]
+    shown = unscripted.locator(".opsd-tokens").first.inner_text()
+    for words in ("step 1 ✓ correct (arithmetic):", "step 2 ✗ incorrect (arithmetic), first error:", "after the first error:"):
+        assert words in shown
+    unscripted.locator("summary").nth(1).click()
+    assert [table.is_visible() for table in unscripted.locator("table").all()] == [False, True]
+    assert "first error" in unscripted.locator("table").nth(1).inner_text()
+
+
+def test_a_thought_reads_as_text_between_its_marks(page):
+    page.set_content(render(make_table(["<think>", "\n", "Let", " me", "</think>", "Yes"])).html)
+    assert page.locator(".opsd-tokens").inner_text() == "<think>⏎\nLet me</think>Yes"
+
+
+def test_a_character_split_over_tokens_shows_on_the_last_and_a_mark_on_the_others(page):
+    page.set_content(render(make_table(["", "", "🙂", "<0xE2>", "\ufffd"])).html)
+    assert page.locator(".opsd-tokens bdi").all_text_contents() == ["∅", "∅", "🙂", "<0xE2>", "\ufffd"]
+    assert all(box.bounding_box()["width"] > 5 for box in page.locator(".opsd-tokens bdi").all())
+
+
+def test_the_first_error_is_filled_and_readable_and_the_underline_lies_under_the_tokens_alone(page):
+    page.set_content(render(make_table(EIGHT, **STEPS)).html)
+    style = "all => all.map(e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor])"
+    chips = page.locator(".opsd-step").evaluate_all(style)
+    assert chips[0][1] == chips[2][1] == "rgb(255, 255, 255)"
+    assert chips[1] == ["rgb(255, 255, 255)", "rgb(134, 25, 143)"]
+    chip, band = page.locator(".opsd-step").first, page.locator(".opsd-step + span").first
+    assert band.bounding_box()["x"] >= chip.bounding_box()["x"] + chip.bounding_box()["width"]
+
+
+def test_a_long_rollout_opens_with_every_token(page, tmp_path):
+    n, k = 2048, 20
+    rng = np.random.default_rng(0)
+    table = make_table(rng.choice([" the", " answer", "1", "7", " =", " +", ".\n", " therefore", " Natalia"], n))
+    ids, logprobs = np.argsort(rng.random((n, 50)))[:, :k], -np.sort(rng.exponential(2, (n, k)))
+    top = TopTokens(ids, logprobs, logprobs, ids, logprobs, logprobs, {i: f" word{i}" for i in range(50)})
+    path = render(TokenTable(table.frame, top)).save(tmp_path / "long.html")
+    start = time.perf_counter()
+    page.goto(path.as_uri())
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    print(f"{n} tokens, {path.stat().st_size / 1e6:.2f} MB: drawn after {time.perf_counter() - start:.2f} s")
+    assert page.locator(".opsd-tokens bdi").count() == n
+
+
+def accessible_views():
+    table = make_table(EIGHT, **STEPS).with_columns(weight=[0.0] + [1.0] * 7)
+    long = TokenTable.concatenate([table, make_table(HOSTILE)])
+    return {
+        "render": render(long, scale=0.5),
+        "render by divergence": render(long, column="divergence", scale=0.05),
+        "render_views": render_views({"reference": table, "<b>": table}, rollout=0),
+        "contexts_view": contexts_view("What is 2 + 2?", "What is 2 + 2? It is 4.", privileged="It is 4."),
+    }
+
+
+@pytest.mark.parametrize("name", ["render", "render by divergence", "render_views", "contexts_view"])
+def test_nothing_breaks_the_rules_of_accessibility(page, axe, name, tmp_path):
+    page.goto(accessible_views()[name].save(tmp_path / "view.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert axe(page) == []
+
+
+def test_the_check_of_accessibility_finds_what_is_wrong(page, axe):
+    page.set_content('<html lang="en"><title>x</title><p id="pale" style="color:#ccc;background:#fff">pale</p><b>x</b></html>')
+    assert len(found := axe(page)) == 1 and found[0].startswith("color-contrast: ['#pale']")
+    assert len(axe(page, "#pale")) == 1 and axe(page, "b") == []
+
+
+@pytest.mark.parametrize("environ", [{"CI": "true"}, {"CI": "1", "CHROMIUM": ""}])
+def test_a_missing_browser_is_a_failure_in_continuous_integration(browser_finder, environ):
+    with pytest.raises(pytest.fail.Exception, match="install one of chromium, "):
+        browser_finder(environ, lambda name: None)
+
+
+@pytest.mark.parametrize("environ", [{}, {"CI": ""}])
+def test_a_missing_browser_skips_elsewhere_and_says_why(browser_finder, environ):
+    with pytest.raises(pytest.skip.Exception, match="install one of chromium, "):
+        browser_finder(environ, lambda name: None)
+
+
+def test_the_named_browser_is_taken_before_the_systems(browser_finder):
+    assert browser_finder({"CHROMIUM": "/opt/mine", "CI": "true"}, lambda name: f"/usr/bin/{name}") == "/opt/mine"
+    assert browser_finder({"CI": "true"}, {"google-chrome": "/usr/bin/google-chrome"}.get) == "/usr/bin/google-chrome"
+
+
 def test_colours_and_line_breaks_survive_the_loss_of_the_style_sheet(page):
     page.set_content(render(make_table(["7", " +", " 5"])).html)
     style = "all => all.map(e => getComputedStyle(e).backgroundColor)"
@@ -127,9 +227,10 @@ def test_the_card_keeps_dark_text_on_white_in_every_theme(chromium, scheme):
 
 @pytest.mark.parametrize("width", [360, 600, 1200])
 def test_nothing_is_wider_than_the_window(page, width, tmp_path):
-    long = TokenTable.concatenate([make_table(["1"] * 300), make_table(["x" * 400, " y"])])
+    steps = make_table(EIGHT, **(STEPS | {"label_source": "s" * 200}))
+    long = TokenTable.concatenate([make_table(["1"] * 300), make_table(["x" * 400, " y"]), steps])
     page.set_viewport_size({"width": width, "height": 900})
-    page.set_content(render(long).html)
+    page.set_content(render(long, column="student_logprob").html)
     page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.set_content(contexts_view("y" * 500, "y" * 500 + "z" * 500, privileged="z" * 500).html)

@@ -1,4 +1,4 @@
-"""A completion's reasoning steps, for now its written-out arithmetic, and which are correct. Knows no models."""
+"""The arithmetic written out in a text, checked exactly."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
-StepLabel = Literal["correct", "incorrect", "unverifiable"]
+from opsd_lab.steps.step import Step, StepLabel
 
 MAX_DIGITS = 30  # of one number; a longer one makes its step unverifiable
 MAX_LEXEMES = 64  # of one side of an equation; this also bounds the parser's recursion
@@ -34,24 +34,6 @@ CUT_ON_THE_RIGHT = re.compile(
 )
 LIST_MARK = re.compile(r"(?m:^)[ \t]*[-*+][ \t]+\Z")
 NEIGHBOURHOOD = 40  # characters looked at beside a side
-
-
-@dataclass(frozen=True)
-class Step:
-    """One reasoning step: `text` is the completion's characters from `start` up to, without, `end`.
-
-    Raises:
-        ValueError: when the span is empty or does not have the text's length.
-    """
-
-    start: int
-    end: int
-    text: str
-    label: StepLabel
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end or self.end - self.start != len(self.text):
-            raise ValueError(f"Step: [{self.start}, {self.end}) is not the span of a text of {len(self.text)} characters")
 
 
 @dataclass(frozen=True)
@@ -216,33 +198,5 @@ def arithmetic_steps(text: str) -> list[Step]:
             right = found[0]
             shared = bool(steps) and steps[-1].end > left.start
             start = text.rindex("=", left.end, right.start) if shared else left.start
-            steps.append(Step(start, right.end, text[start : right.end], _label(text, left, right)))
+            steps.append(Step(start, right.end, text[start : right.end], _label(text, left, right), "arithmetic"))
     return steps
-
-
-def token_steps(tokens: Sequence[str], steps: Sequence[Step]) -> tuple[list[int], list[str]]:
-    """Return for each token the index of its step (-1: in none) and that step's label ("": in none).
-
-    `tokens` are the texts whose concatenation the steps were found in. A token belongs to the first step that any of
-    its visible characters lies in; blank tokens belong to a step that they lie in as a whole.
-
-    Raises:
-        ValueError: when a step's text is not what the joined tokens hold at its place.
-    """
-    text = "".join(tokens)
-    owner = [-1] * len(text)
-    for index, step in reversed(list(enumerate(steps))):
-        if text[step.start : step.end] != step.text:
-            raise ValueError(
-                f"step {index} is {step.text!r}, but the joined tokens hold {text[step.start : step.end]!r} at "
-                f"[{step.start}, {step.end}); find the steps in the very text that the tokens make up"
-            )
-        owner[step.start : step.end] = [index] * len(step.text)
-    numbers: list[int] = []
-    start = 0
-    for token in tokens:
-        inside = range(start, start + len(token))
-        owners = [owner[i] for i in inside if not text[i].isspace()] or [min((owner[i] for i in inside), default=-1)]
-        numbers.append(next((number for number in owners if number >= 0), -1))
-        start += len(token)
-    return numbers, [steps[number].label if number >= 0 else "" for number in numbers]

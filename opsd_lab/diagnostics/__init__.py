@@ -1,0 +1,31 @@
+"""The field's diagnostics of a TokenTable, each a tidy pandas DataFrame with 95 % cluster-bootstrap bounds over problems.
+
+Grouping columns come first, then `mean`, `low`, `high`, then counts. Bounds are percentiles over resamples of whole problems, NaN
+with fewer than two; a group without tokens keeps its row, with a NaN mean and counts of 0.
+"""
+
+from opsd_lab.diagnostics.alignment import correctness_alignment, result_digits, sign_noise, step_gap, with_outcomes
+from opsd_lab.diagnostics.depth_decay import depth_decay
+from opsd_lab.diagnostics.divergence import clipping, divergence_by_class, divergence_by_quarter, teacher_mass_outside, top_k_overlap
+from opsd_lab.diagnostics.position import mean_by_position
+from opsd_lab.diagnostics.texts import drift, epistemic_markers
+from opsd_lab.diagnostics.views import by_view, compare_views
+
+__all__ = [
+    "by_view",
+    "clipping",
+    "compare_views",
+    "correctness_alignment",
+    "depth_decay",
+    "divergence_by_class",
+    "divergence_by_quarter",
+    "drift",
+    "epistemic_markers",
+    "mean_by_position",
+    "result_digits",
+    "sign_noise",
+    "step_gap",
+    "teacher_mass_outside",
+    "top_k_overlap",
+    "with_outcomes",
+]

@@ -1,0 +1,99 @@
+"""Whether the teacher can still rescue a rollout: both sides continue it from a given depth, and the answers are graded."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from opsd_lab.diagnostics.estimates import Estimates, Units
+from opsd_lab.grading import Grader
+from opsd_lab.problems import Problem
+from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+
+SIDES = ("student", "teacher")
+
+
+def depth_decay(
+    rollouts: Sequence[Rollout],
+    problems: Sequence[Problem],
+    teacher_prompt: Callable[[Problem], list[int]],
+    sampler: Sampler,
+    params: SamplingParams,
+    grader: Grader,
+    depths: Sequence[float] = (0, 0.25, 0.5, 0.75),
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the accuracy of rollouts that are cut at a depth and continued, by the student and by the teacher.
+
+    At depth d the first floor(d * n) of a rollout's n tokens stay. The student continues them behind the rollout's own prompt, the
+    teacher behind `teacher_prompt` of the problem, both with the weights that `sampler` has, `params.n` times each; the final answer
+    of the kept text with its continuation is graded. Each continuation may have `params.max_new_tokens` tokens at every depth, so
+    a whole may be longer than the rollout was allowed to be. A rollout that ended by itself and stays whole (depth 1) has nothing
+    to continue: its own answer counts for both sides. An unverifiable or missing answer is not correct, as in every accuracy.
+
+    `who` is "student", "teacher" or their paired difference "teacher - student"; `n_rollouts` counts rollouts, whatever `params.n`.
+
+    Raises:
+        ValueError: when there are no rollouts or depths, a depth is outside [0, 1] or repeats, greedy decoding is asked for several
+            equal samples, a rollout's problem is not among the problems or it has no token texts; and as the sampler does,
+            such as for a prompt that with its kept tokens leaves no room in the model's context.
+        RuntimeError: when the sampler does not return n rollouts for each prompt.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    _check(rollouts, by_id, params, depths)
+    # One call for all depths and both sides, so that the sampler can batch prompts of similar length.
+    jobs = [(depth, who, i) for depth in depths for who in SIDES for i in range(len(rollouts))]
+    kept = {(depth, i): int(depth * len(r.completion_ids) + 1e-9) for depth in depths for i, r in enumerate(rollouts)}
+    prompts = {"teacher": {id: teacher_prompt(by_id[id]) for id in dict.fromkeys(r.problem_id for r in rollouts)}}
+    open_jobs = [job for job in jobs if not _is_whole(rollouts[job[2]], kept[job[0], job[2]])]
+    asked = []
+    for depth, who, i in open_jobs:
+        prompt = rollouts[i].prompt_ids if who == "student" else prompts[who][rollouts[i].problem_id]
+        asked.append([*prompt, *rollouts[i].completion_ids[: kept[depth, i]]])
+    written = sampler.sample(asked, params) if asked else []
+    if [r.prompt_ids for r in written] != [tuple(prompt) for prompt in asked for _ in range(params.n)]:
+        raise RuntimeError(f"depth_decay: the sampler did not return {params.n} rollouts per prompt, prompt by prompt")
+    continuations = {job: written[params.n * j : params.n * (j + 1)] for j, job in enumerate(open_jobs)}
+    texts = []
+    for depth, who, i in jobs:
+        start = "".join(rollouts[i].tokens[: kept[depth, i]])
+        ends = [r.text for r in continuations[depth, who, i]] if (depth, who, i) in continuations else None
+        texts.append([rollouts[i].text] if ends is None else [start + end for end in ends])
+    answers = [by_id[rollouts[i].problem_id].answer for _, _, i in jobs]
+    grades = iter(
+        grader.grade([t for of_job in texts for t in of_job], [a for a, of_job in zip(answers, texts, strict=True) for _ in of_job])
+    )
+    accuracy = {job: np.mean([next(grades).final == "correct" for _ in of_job]) for job, of_job in zip(jobs, texts, strict=True)}
+
+    numbers = np.arange(len(rollouts))
+    problem = pd.factorize(np.array([r.problem_id for r in rollouts], dtype=object), sort=True)[0]
+    units = Units(problem, numbers, np.full(len(rollouts), -1), np.array([len(r.completion_ids) for r in rollouts]))
+    estimates = Estimates(["depth", "who"], ["n_problems", "n_rollouts"])
+    for depth in depths:
+        for who in SIDES:
+            values = np.array([accuracy[depth, who, i] for i in numbers])
+            estimates.add((float(depth), who), units, values, np.ones(len(rollouts), dtype=bool))
+        estimates.subtract((float(depth), "teacher - student"), (float(depth), "teacher"), (float(depth), "student"))
+    return estimates.frame(resamples, seed)
+
+
+def _is_whole(rollout: Rollout, kept: int) -> bool:
+    return kept == len(rollout.completion_ids) and not rollout.truncated
+
+
+def _check(rollouts: Sequence[Rollout], by_id: dict[str, Problem], params: SamplingParams, depths: Sequence[float]) -> None:
+    if not rollouts or not depths:
+        raise ValueError("depth_decay: there are no rollouts to continue, or no depths to cut them at")
+    if not all(0 <= depth <= 1 for depth in depths) or len(set(depths)) < len(depths):
+        raise ValueError(f"depth_decay: depths is {list(depths)}; each is a fraction of a rollout in [0, 1], and none repeats")
+    if params.temperature == 0 and params.n > 1:
+        raise ValueError(f"depth_decay: greedy decoding writes the same {params.n} times; set n=1 or a temperature")
+    for i, rollout in enumerate(rollouts):
+        if rollout.problem_id not in by_id:
+            raise ValueError(f"depth_decay: rollout {i} is of problem {rollout.problem_id!r}, which is not among the problems given")
+        if not rollout.tokens:
+            raise ValueError(
+                f"depth_decay: rollout {i} has no token texts, so the text of its first tokens is unknown; sample it with them"
+            )

@@ -1,0 +1,145 @@
+"""Where the divergence lies: in which tokens, under the clip or not, and how far the two sides' likely tokens agree."""
+
+import numpy as np
+import pandas as pd
+
+from opsd_lab.diagnostics.estimates import Estimates, Prepared, prepare
+from opsd_lab.statistics import percentile_bounds, resample_sums
+from opsd_lab.token_classes import CLASSES, token_classes
+from opsd_lab.token_table import TokenTable
+from opsd_lab.top_tokens import TopTokens
+
+QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99}
+LEVELS = 1000  # distinct values that a resampled quantile can take; fewer values than that are all kept
+
+
+def divergence_by_quarter(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Return the share of the table's total divergence that lies in each quarter of its rollouts.
+
+    Token i of a rollout's n tokens in the table lies in quarter floor(4 i / n). The shares add up to 1; they are NaN where the
+    total is not positive, as with equal sides.
+
+    Raises:
+        ValueError: for an empty table.
+    """
+    rows = prepare(table, "divergence_by_quarter")
+    divergence = rows.frame["divergence"].to_numpy()
+    estimates = Estimates(["quarter"])
+    for quarter in range(4):
+        estimates.add((quarter + 1,), rows.units, divergence, rows.quarter == quarter, divergence)
+    return estimates.frame(resamples, seed)
+
+
+def divergence_by_class(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Return the mean divergence (nats) of each class of tokens, and the class's share of the table's total divergence.
+
+    The classes are those of `opsd_lab.token_classes`, read rollout by rollout. The shares add up to 1; they are NaN where the
+    total is not positive.
+
+    Raises:
+        ValueError: for an empty table.
+    """
+    rows = prepare(table, "divergence_by_class")
+    divergence = rows.frame["divergence"].to_numpy()
+    per_rollout = np.split(rows.frame["token"].to_numpy(dtype=object), rows.firsts()[1:])
+    classes = np.array([name for tokens in per_rollout for name in token_classes(tokens)])
+    estimates = Estimates(["measure", "token_class"])
+    for measure, bottom in {"divergence": None, "share": divergence}.items():
+        for name in CLASSES:
+            estimates.add((measure, name), rows.units, divergence, classes == name, bottom)
+    return estimates.frame(resamples, seed)
+
+
+def clipping(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Return what the point-wise clip takes: `clip_fraction` of the tokens, `clipped_mass` of the unclipped divergence.
+
+    A token counts as clipped when `clipped` is positive; the mass is sum(clipped) / sum(divergence + clipped), NaN where that
+    total is not positive.
+
+    Raises:
+        ValueError: for an empty table.
+    """
+    rows = prepare(table, "clipping")
+    divergence, clipped = (rows.frame[name].to_numpy() for name in ("divergence", "clipped"))
+    every = np.ones(len(clipped), dtype=bool)
+    estimates = Estimates(["measure"])
+    estimates.add(("clip_fraction",), rows.units, clipped > 0, every)
+    estimates.add(("clipped_mass",), rows.units, clipped, every, divergence + clipped)
+    return estimates.frame(resamples, seed)
+
+
+def top_k_overlap(table: TokenTable, k: int = 16, bins: int = 10, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Return how far the sides' k most probable tokens agree, S for the student's set and T for the teacher's (arXiv 2604.13016).
+
+    `overlap` is |S & T| / k, `student_mass` and `teacher_mass` are the probability that each side gives to S & T, `entropy_gap`
+    is the absolute difference of the sides' entropies (nats): means over all tokens and, by relative position, over `bins` bins;
+    token i of n lies in bin floor(bins * i / n). `start` and `end` bound the bin, as fractions of the rollout.
+
+    Raises:
+        ValueError: for an empty table, `bins` < 1, or a table without the k most probable tokens.
+    """
+    rows = prepare(table, "top_k_overlap")
+    top = _top(rows, k, "top_k_overlap")
+    if bins < 1:
+        raise ValueError(f"top_k_overlap: bins is {bins}; it must be at least 1")
+    shared = {side: np.zeros((len(top), k), dtype=bool) for side in ("student", "teacher")}
+    for i in range(k):  # [N, k] at a time, not [N, k, k]
+        same = top.student_top_ids[:, :k] == top.teacher_top_ids[:, i : i + 1]
+        shared["student"] |= same
+        shared["teacher"][:, i] = same.any(axis=1)
+    measures = {
+        "overlap": shared["student"].mean(axis=1),
+        "student_mass": (np.exp(top.student_top_logprobs[:, :k], dtype=np.float64) * shared["student"]).sum(axis=1),
+        "teacher_mass": (np.exp(top.teacher_top_logprobs[:, :k], dtype=np.float64) * shared["teacher"]).sum(axis=1),
+        "entropy_gap": np.abs(rows.frame["student_entropy"] - rows.frame["teacher_entropy"]).to_numpy(),
+    }
+    place = bins * rows.place // rows.length
+    estimates = Estimates(["measure", "position", "start", "end"])
+    for measure, values in measures.items():
+        estimates.add((measure, "all", 0.0, 1.0), rows.units, values, np.ones(len(values), dtype=bool))
+        for i in range(bins):
+            name = f"{100 * i / bins:.3g}-{100 * (i + 1) / bins:.3g} %"
+            estimates.add((measure, name, i / bins, (i + 1) / bins), rows.units, values, place == i)
+    return estimates.frame(resamples, seed)
+
+
+def teacher_mass_outside(table: TokenTable, k: int = 16, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Return the probability that the teacher gives to tokens outside the student's k most probable: its mean and quantiles.
+
+    A quantile is the smallest value that at least that share of the tokens does not exceed; it stands in the column `mean`. Its
+    bounds resample whole problems, like the mean's; with more than `LEVELS` distinct values in the table, a resampled quantile is
+    rounded up to one of as many, evenly spaced in rank.
+
+    Raises:
+        ValueError: for an empty table, or one without the k most probable tokens.
+    """
+    rows = prepare(table, "teacher_mass_outside")
+    top = _top(rows, k, "teacher_mass_outside")
+    inside = np.exp(top.student_top_elsewhere[:, :k], dtype=np.float64).sum(axis=1)
+    values = np.maximum(0.0, 1 - inside)  # rounding can put the sum above 1
+    estimates = Estimates(["statistic"])
+    estimates.add(("mean",), rows.units, values, np.ones(len(values), dtype=bool))
+    result = estimates.frame(resamples, seed)
+
+    grid = np.unique(values)
+    if len(grid) > LEVELS:
+        grid = np.unique(np.quantile(values, np.arange(1, LEVELS + 1) / LEVELS, method="inverted_cdf"))
+    problem, level = rows.units.problem, np.searchsorted(grid, values)
+    counts = np.bincount(problem * len(grid) + level, minlength=(problem.max() + 1) * len(grid)).reshape(-1, len(grid))
+    below = resample_sums(counts, resamples, seed).cumsum(axis=1)
+    quantiles = {}
+    for name, share in QUANTILES.items():
+        draws = grid[(below < share * below[:, -1:] * (1 - 1e-12)).sum(axis=1)]
+        bounds = percentile_bounds(draws) if len(counts) > 1 else (np.nan, np.nan)
+        quantiles[name] = [np.quantile(values, share, method="inverted_cdf"), *bounds]
+    others = pd.DataFrame(quantiles, index=["mean", "low", "high"]).T.rename_axis("statistic").reset_index()
+    return pd.concat([result, others.assign(**result[estimates.counts].iloc[0])], ignore_index=True)
+
+
+def _top(rows: Prepared, k: int, name: str) -> TopTokens:
+    top = rows.table.top
+    if top is None:
+        raise ValueError(f"{name}: the table has no most probable tokens; score the rollouts with top_k={k} (score_rollouts)")
+    if not 1 <= k <= top.k:
+        raise ValueError(f"{name}: k is {k}, but the table holds the {top.k} most probable tokens; score with top_k={k} or lower k")
+    return top

@@ -1,0 +1,20 @@
+"""A text's reasoning steps and which of them are correct. Knows no models."""
+
+from opsd_lab.steps.arithmetic import arithmetic_steps
+from opsd_lab.steps.segmentation import Segment, label_segments, segments
+from opsd_lab.steps.step import Step, StepKind, StepLabel
+from opsd_lab.steps.tokens import ErrorPhase, error_phases, span_tokens, token_steps
+
+__all__ = [
+    "ErrorPhase",
+    "Segment",
+    "Step",
+    "StepKind",
+    "StepLabel",
+    "arithmetic_steps",
+    "error_phases",
+    "label_segments",
+    "segments",
+    "span_tokens",
+    "token_steps",
+]
