@@ -32,7 +32,7 @@ from opsd_lab.statistics import Interval
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
 from opsd_lab.table_files import load_table, save_table
 from opsd_lab.token_table import TokenTable
-from opsd_lab.token_view import contexts_view, render, render_views
+from opsd_lab.token_view import contexts_view, explore, render, render_views
 from opsd_lab.top_tokens import TopTokens
 from opsd_lab.trainer import NonFiniteError, Trainer
 
@@ -76,6 +76,7 @@ __all__ = [
     "draw_training",
     "ema_teacher",
     "evaluate",
+    "explore",
     "fixed_teacher",
     "forward_kl",
     "hints",

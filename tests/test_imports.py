@@ -42,16 +42,16 @@ LAYERS = [
     {"evaluation", "supervision", "first_wrong_step"},
     {"diagnostics"},
     {"champ_study"},
-    {"figures", "token_view", "idea_figure", "export"},
-    {"walkthrough", "__main__"},
+    {"figures", "supervision_figures", "token_view", "idea_figure", "export"},
+    {"walkthrough", "supervision_study", "__main__"},
     {"opsd_lab"},  # its __init__.py, the list of public names
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ISLANDS = {"divergences", "token_weights", "grading", "steps", "ledger"}
 ENGINES = {"transformers", "peft", "vllm", "rollouts"}
 PICTURES = LAYERS[RANK["figures"]]
-PICTURE_MAKERS = {"IPython", "anywidget", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly"}
-PICTURE_USERS = PICTURES | {"walkthrough", "__main__", "opsd_lab"}
+PICTURE_MAKERS = {"IPython", "anywidget", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly", "traitlets"}
+PICTURE_USERS = PICTURES | {"walkthrough", "supervision_study", "__main__", "opsd_lab"}
 
 # Declared, though no line of Python here imports them.
 TOOLS = {

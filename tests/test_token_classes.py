@@ -21,6 +21,7 @@ STYLE, NUMBER, OPERATOR, CONNECTIVE, SPECIAL, SPACE, OTHER = CLASSES
         ([" ", "", "", "×", "", "é"], [SPACE, OPERATOR, OPERATOR, OPERATOR, OTHER, OTHER]),
         ([" NOW", " Let’s", " Hmm"], [STYLE] * 3),
         (["a", "<", "b"], [OTHER, OPERATOR, OTHER]),
+        ([" 7", " -", " 4", " *", " x"], [NUMBER, OPERATOR, NUMBER, OPERATOR, OTHER]),
     ],
 )
 def test_each_token_has_the_class_of_the_word_number_or_sign_it_belongs_to(tokens, expected):

@@ -137,12 +137,14 @@ def tokens_as_table(rows: list[dict], caption: str, column: str) -> str:
         + "".join(f"<td>{attribute(_cell(row, name))}" for name in columns)
         for row in rows
     )
+    # Without the style sheet, cells that hold several words would be squeezed into columns of one word.
+    width = sum(280 if name in LEADERS else 70 for name in columns)
     return (
         '<details style="margin-top:10px;font-size:13px"><summary style="cursor:pointer">values as a table</summary>'
         f'<div tabindex="0" role="region" aria-label="values of {caption}" style="overflow-x:auto;max-height:340px;'
-        'overflow-y:auto"><table style="border-collapse:collapse;width:max-content;font-size:12px;margin:6px 0;background:#ffffff;'
-        f'color:#111111"><caption style="text-align:left">{caption}: log-probabilities, gap and divergence in nats; '
-        f'rank 0 is the most probable token</caption><thead><tr style="background:#e5e7eb">{heads}</thead>'
+        f'overflow-y:auto"><table style="border-collapse:collapse;min-width:{width}px;font-size:12px;margin:6px 0;'
+        f'background:#ffffff;color:#111111"><caption style="text-align:left">{caption}: log-probabilities, gap and divergence in '
+        f'nats; rank 0 is the most probable token</caption><thead><tr style="background:#e5e7eb">{heads}</thead>'
         f"<tbody>{body}</tbody></table></div></details>"
     )
 

@@ -194,11 +194,12 @@ def test_sign_noise_counts_answer_tokens_whose_sign_contradicts_the_outcome():
         noise("incorrect", ["x", " =", " -", "3", ".", "5", ".", "<|end_9|>"], [1, 1, 1, 0.5, 1, 0.0, 1, 1], problem_id="p1"),
         noise("incorrect", ["no", " number"], [1, 1]),
         noise("unverifiable", ["3"], [1]),
+        noise("correct", ["4"], [0.0]),  # a gap of zero contradicts nothing
     )
     result = sign_noise(table)
     assert result["outcome"].tolist() == ["all", "correct", "incorrect"]
-    assert [row(result, o)["mean"] for o in result["outcome"]] == [2 / 4, 1 / 2, 1 / 2]
-    assert [row(result, o)["n_tokens"] for o in result["outcome"]] == [4, 2, 2]
+    assert [row(result, o)["mean"] for o in result["outcome"]] == [2 / 5, 1 / 3, 1 / 2]
+    assert [row(result, o)["n_tokens"] for o in result["outcome"]] == [5, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,7 @@ def test_sign_noise_counts_answer_tokens_whose_sign_contradicts_the_outcome():
         (["\\boxed{", "1}", " then", " \\boxed{", "\\frac", "{1}", "{2", "}}", " 9"], [4, 5, 6, 7]),  # "2}}" closes inside a token
         (["\\boxed{5}", " \\boxed{", " \\fbox{ ", "7", " ", "}", "}"], [3]),  # the innermost of nested boxes
         (["\\boxed{", "5", "}", " and \\boxed{", "6"], [1]),  # a box that never closes is none
+        (["\\boxed{", "5", "}", " so", " \\boxed{", "5", "}"], [5]),
         (["1", ",", "234", ".", "5", " apples"], [0, 2, 4]),
         (["\\boxed{ }", "8"], [1]),
     ],

@@ -94,6 +94,12 @@ def test_the_order_of_a_tables_rows_changes_nothing():
         pd.testing.assert_frame_equal(function(table), function(shuffled), check_exact=False, atol=1e-12)
 
 
+def test_the_order_of_the_rollouts_changes_nothing_either():
+    table = simulated(4)
+    backwards = table.with_columns(rollout=table.frame["rollout"].max() - table.frame["rollout"])
+    pd.testing.assert_frame_equal(step_gap(table), step_gap(backwards), check_exact=False, atol=1e-12)
+
+
 def test_a_seed_gives_the_same_bounds_again_and_another_gives_others():
     table = simulated(5)
     first, again, other = (step_gap(table, seed=seed) for seed in (0, 0, 1))
