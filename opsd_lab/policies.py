@@ -73,17 +73,28 @@ class Policy:
 def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = "auto", device: str | None = None) -> Policy:
     """Load a policy by hub id, by local folder, or the embedded default.
 
-    `dtype` "auto" keeps the checkpoint's own (bfloat16 for most, and twice as fast as float32 on a CPU). `device` None takes
-    CUDA where there is one.
+    `dtype` "auto" keeps the checkpoint's own, which is bfloat16 for most; on an x86 processor without bfloat16 instructions it
+    is float32 instead, since such a processor multiplies float32 several times as fast. `device` None takes CUDA where there
+    is one.
 
     Raises:
         FileNotFoundError, CorruptModelError: for the embedded model, see `opsd_lab.embedded`.
         OSError: from transformers, when the name is neither a folder nor reachable on the hub.
     """
     source = embedded.fetch() if name == embedded.NAME else name
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizer = AutoTokenizer.from_pretrained(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    return Policy(str(name), model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer)
+    if dtype == "auto" and model.dtype == torch.bfloat16 and place.type == "cpu" and not multiplies_bfloat16():
+        model = model.float()
+    return Policy(str(name), model.to(place).eval(), tokenizer)
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether this processor has instructions for products of bfloat16 numbers; where torch cannot tell, take it to."""
+    abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # torch 2.11 has it not
+    known = abilities.get("architecture") == "x86_64"
+    return not known or bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
 def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0, targets: str | list[str] = LORA_TARGETS) -> Policy:

@@ -1,5 +1,6 @@
 """What training is told and what it reports: parameters in, one record per step out."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -23,7 +24,9 @@ class TrainingParams:
     `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch
     and changes speed and memory, not the result. `normalisation` "token" averages over all tokens of the step, "sequence" over
     each rollout's tokens first (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The
-    learning rate rises linearly over `warmup_steps`, then stays. `seed` fixes the order of problems and every rollout.
+    learning rate rises linearly over `warmup_steps`, then stays. `importance_cap` c weighs each token by min(p / q, c), p being
+    the trainer's probability of the token and q the sampler's (truncated importance sampling), for samplers whose numbers
+    differ from the trainer's; None leaves the weights alone. `seed` fixes the order of problems and every rollout.
 
     Raises:
         ValueError: for a value outside its range; the message names the field.
@@ -37,6 +40,7 @@ class TrainingParams:
     token_budget: int = 8192
     normalisation: Normalisation = "token"
     truncated: Truncated = "keep"
+    importance_cap: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +53,7 @@ class TrainingParams:
             "token_budget": self.token_budget >= 1,
             "normalisation": self.normalisation in Normalisation.__args__,
             "truncated": self.truncated in Truncated.__args__,
+            "importance_cap": self.importance_cap is None or self.importance_cap > 0,
             "seed": self.seed >= 0,
         }
         for name, valid in checks.items():
@@ -76,10 +81,14 @@ class StepRecord:
         return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
 
 
+def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
+    """Return the sampler's log-probability of every scored token [N], float32."""
+    return torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
+
+
 def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns) -> dict[str, float]:
     """Return a step's averages, and how far the sampler's log-probabilities lie from the trainer's."""
-    sampled = torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
-    difference = sampled - columns["student_logprob"].cpu().float()
+    difference = sampled_logprobs(examples) - columns["student_logprob"].cpu().float()
     return {
         "divergence": float(columns["divergence"].mean()),
         "gap": float(columns["gap"].mean()),

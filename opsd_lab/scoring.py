@@ -5,7 +5,8 @@ attention mask nor position ids are needed and a row's numbers do not depend on 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,54 +39,89 @@ class LogitHead:
         return cls(policy.causal_lm.get_output_embeddings(), scale, softcap)
 
     @property
+    def size(self) -> int:
+        """How many tokens the vocabulary has."""
+        return self.module.out_features
+
+    @property
     def is_frozen(self) -> bool:
         """Whether every side and every step has the same head: a plain layer that does not train."""
         return type(self.module) is nn.Linear and not self.module.weight.requires_grad
+
+    def kept(self) -> "LogitHead":
+        """Return the head with its present weights, frozen, for use when other weights may be in place.
+
+        A plain layer's weights are shared, not copied: they must not change in place meanwhile.
+        """
+        if self.is_frozen:
+            return self
+        if type(self.module) is not nn.Linear:
+            return replace(self, module=copy.deepcopy(self.module).requires_grad_(False))
+        module = nn.Linear(self.module.in_features, self.module.out_features, bias=False, device="meta")
+        for name, parameter in self.module.named_parameters():
+            setattr(module, name, nn.Parameter(parameter.detach(), requires_grad=False))
+        return replace(self, module=module)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return logits [..., V] of hidden states [..., H]."""
+        if type(self.module) is nn.Linear:
+            logits = self._product(hidden)
+        else:  # a LoRA or a quantised layer knows itself how to multiply
+            logits = self.module(hidden).float()
+        logits = logits * self.scale if self.scale != 1 else logits
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def pull_back(self, slopes: Tensor, logits: Tensor) -> Tensor:
+        """Turn derivatives by the logits [n, V] into float32 derivatives by the states [n, H]; `slopes` is overwritten.
+
+        On a CUDA device the product is taken in the weight's own precision, as the model's other backward products are.
+
+        Raises:
+            TypeError: unless the head is frozen.
+        """
+        if not self.is_frozen:
+            raise TypeError("LogitHead.pull_back: the head trains, or is no plain layer; differentiate its call instead")
+        if self.softcap is not None:
+            slopes.mul_(1 - (logits / self.softcap).square_())
+        if self.scale != 1:
+            slopes.mul_(self.scale)
+        if _multiplies_half(self.module.weight):
+            return torch.mm(slopes.to(self.module.weight.dtype), self.module.weight, out_dtype=torch.float32)
+        return slopes @ self._frozen_weight
 
     @cached_property
     def _frozen_weight(self) -> Tensor:
         with torch.inference_mode(False):  # whoever asks first, training must be able to use it
             return self.module.weight.detach().float()
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Return logits [..., V] of hidden states [..., H]."""
-        if type(self.module) is nn.Linear:
-            weight = self._frozen_weight if self.is_frozen else self.module.weight.float()
-            logits = self._product(hidden, weight, None if self.module.bias is None else self.module.bias.float())
-        else:  # a LoRA or a quantised layer knows itself how to multiply
-            logits = self.module(hidden).float()
-        logits = logits * self.scale if self.scale != 1 else logits
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+    def _product(self, hidden: Tensor) -> Tensor:
+        weight, bias = self.module.weight, self.module.bias
+        if self.is_frozen and hidden.dtype == weight.dtype and _multiplies_half(weight) and not hidden.requires_grad:
+            logits = torch.mm(hidden.flatten(0, -2), weight.T, out_dtype=torch.float32).unflatten(0, hidden.shape[:-1])
+            return logits if bias is None else logits.add_(bias.float())
+        # Products of two bfloat16 numbers are exact in float32: where states and weights both are bfloat16, the processor may
+        # multiply them as such and add up in float32.
+        exact = self.is_frozen and hidden.dtype == weight.dtype == torch.bfloat16 and not hidden.requires_grad
+        with _bfloat16_products(exact):
+            wide = self._frozen_weight if self.is_frozen else weight.float()
+            return F.linear(hidden.float(), wide, None if bias is None else bias.float())
 
-    def _product(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(hidden.float(), weight, bias)
+
+def _multiplies_half(weight: Tensor) -> bool:
+    """Whether the device multiplies half-precision matrices into float32 ones."""
+    return weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
-class ScoringHead(LogitHead):
-    """A LogitHead for scoring without gradients: it keeps the weights of when it was made, and is faster on some processors.
-
-    Products of two bfloat16 numbers are exact in float32, so where states and weights both are bfloat16 the processor may
-    multiply them as such and add up in float32; the logits differ from LogitHead's by the order of the additions alone.
-    """
-
-    @classmethod
-    def of(cls, policy: Policy) -> "ScoringHead":
-        """Return the policy's present head; a plain layer that trains, and so may change, is copied."""
-        head = super().of(policy)
-        if type(head.module) is nn.Linear and not head.is_frozen:
-            return replace(head, module=copy.deepcopy(head.module).requires_grad_(False))
-        return head
-
-    def _product(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        exact = hidden.dtype == self.module.weight.dtype == torch.bfloat16 and hidden.device.type == "cpu"
-        matmul = torch.backends.mkldnn.matmul
-        before = matmul.fp32_precision
-        try:
-            matmul.fp32_precision = "bf16" if exact else before
-            return super()._product(hidden, weight, bias)
-        finally:
-            matmul.fp32_precision = before
+@contextmanager
+def _bfloat16_products(allowed: bool) -> Iterator[None]:
+    """Let the processor round the factors of float32 products to bfloat16 inside the block, if that is allowed."""
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "bf16" if allowed else before
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 @dataclass(frozen=True)
@@ -93,12 +129,11 @@ class CompletionStates:
     """What one side computed at the completion's positions.
 
     `hidden` [N, H] holds, for each completion token of the batch, the state that predicts it: row by row, no padding,
-    N = sum of the completion lengths. `head` turns states into logits; where it may be called later, under other weights than
-    these states were computed with, `hidden` holds the logits already and `head` returns them.
+    N = sum of the completion lengths. `head` turns states into logits.
     """
 
     hidden: Tensor
-    head: Callable[[Tensor], Tensor]
+    head: LogitHead
 
     def logits(self) -> Tensor:
         """Return the float32 logits [N, V] that predict each completion token."""
@@ -118,10 +153,8 @@ def score_completions(
     steps = torch.arange(completion_mask.shape[1], device=ids.device)
     positions = (prompt_lengths[:, None] - 1 + steps).clamp(max=ids.shape[1] - 1)
     rows = torch.arange(len(ids), device=ids.device)[:, None]
-    head, states = head or LogitHead.of(policy), hidden[rows, positions][completion_mask]
-    if head.is_frozen or torch.is_grad_enabled():
-        return CompletionStates(states, head)
-    return CompletionStates(head(states), nn.Identity())  # a teacher's own head, while the teacher's weights are in place
+    head = head or LogitHead.of(policy)
+    return CompletionStates(hidden[rows, positions][completion_mask], head if torch.is_grad_enabled() else head.kept())
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
@@ -16,13 +16,10 @@ from opsd_lab.policies import Policy, Teacher
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.score_parts import ScoreParts, fingerprint
-from opsd_lab.scoring import CompletionStates, ScoringHead, score_completions
+from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_text import token_texts
 from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens
-
-ROWS = 128  # tokens whose logits are held at a time: 25 MB a side at a vocabulary of 50,000
-FEW = 16  # tokens whose statistics are computed at a time, so that their logits stay in the processor's cache
 
 Columns = dict[str, Tensor]
 
@@ -104,13 +101,14 @@ def score_views(
     groups = micro_batches(widest, token_budget)
     kept = ScoreParts(parts, fingerprint(policy, teacher, student, objective, views, (top_k, token_budget))) if parts else None
     columns: list[dict[str, Columns]] = []
+    head = LogitHead.of(policy)  # one for all micro-batches: it keeps the float32 copy of a frozen weight
     total = sum(example.scored for example in examples)
     with tqdm(total=total, desc="scoring", unit="token", unit_scale=True, leave=False, disable=not progress) as bar:
         for number, group in enumerate(groups):
             of_views = kept.load(number) if kept else None
             if of_views is None:
                 batches = {name: build_batch([of_view[i] for i in group], policy.pad_id) for name, of_view in views.items()}
-                of_views = _score_batch(policy, teacher, student, objective, batches, top_k)
+                of_views = _score_batch(policy, teacher, student, objective, batches, top_k, head)
                 if kept:
                     kept.save(number, of_views)
             columns.append(of_views)
@@ -140,44 +138,24 @@ def _completion(example: Example) -> tuple[int, ...]:
 
 
 def _score_batch(
-    policy: Policy, teacher: Teacher, student: Teacher | None, objective: Objective, batches: Mapping[str, DistillBatch], top_k: int
+    policy: Policy,
+    teacher: Teacher,
+    student: Teacher | None,
+    objective: Objective,
+    batches: Mapping[str, DistillBatch],
+    top_k: int,
+    head: LogitHead,
 ) -> dict[str, Columns]:
     batches = {name: batch.to(policy.device) for name, batch in batches.items()}
     taught = {}
     for name, batch in batches.items():
         with teacher.weights():
-            head = ScoringHead.of(policy)
             taught[name] = score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
     batch = next(iter(batches.values()))
     with student.weights() if student else nullcontext():
-        head = ScoringHead.of(policy)
         written = score_completions(policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
-    found: dict[str, list[Columns]] = {name: [] for name in batches}
-    for start in range(0, len(written.hidden), ROWS):
-        rows = slice(start, start + ROWS)
-        ours, tokens = written.head(written.hidden[rows]).split(FEW), batch.tokens[rows].split(FEW)
-        for name, states in taught.items():
-            theirs = states.head(states.hidden[rows]).split(FEW)
-            found[name] += [_columns(objective, *piece, top_k) for piece in zip(ours, theirs, tokens, strict=True)]
-    return {name: {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]} for name, pieces in found.items()}
-
-
-def _columns(objective: Objective, student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor, top_k: int) -> Columns:
-    sides = (CompletionStates(logits, nn.Identity()) for logits in (student_logits, teacher_logits))
-    columns = objective(*sides, token_ids).columns
-    return columns | (_top_columns(student_logits, teacher_logits, top_k) if top_k else {})
-
-
-def _top_columns(student_logits: Tensor, teacher_logits: Tensor, k: int) -> Columns:
-    """Return the arrays of `TopTokens` for logits [N, V]."""
-    logprobs = {"student": student_logits.log_softmax(-1), "teacher": teacher_logits.log_softmax(-1)}
-    columns: Columns = {}
-    for side, other in zip(SIDES, reversed(SIDES), strict=True):
-        top = logprobs[side].topk(min(k, student_logits.shape[-1]), dim=-1)
-        columns[f"{side}_top_ids"] = top.indices.int()
-        columns[f"{side}_top_logprobs"] = top.values
-        columns[f"{side}_top_elsewhere"] = logprobs[other].gather(-1, top.indices)
-    return columns
+    found = objective.columns(written, taught, batch.tokens, top_k)
+    return {name: {key: values.cpu() for key, values in columns.items()} for name, columns in found.items()}
 
 
 def _table(policy: Policy, groups: list[list[int]], columns: list[Columns], examples: Sequence[Example]) -> TokenTable:

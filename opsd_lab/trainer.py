@@ -21,7 +21,7 @@ from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
 from opsd_lab.policies import Policy, Teacher, fixed_teacher
 from opsd_lab.problems import Problem
-from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, step_metrics
+from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, sampled_logprobs, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import LogitHead, check_head, score_completions
 
@@ -162,6 +162,9 @@ class Trainer:
             student = score_completions(self.policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
             loss, columns = self.objective(student, teacher, batch.tokens)
             weight = torch.cat(weights).to(loss)
+            if self.params.importance_cap is not None:
+                ratio = (columns["student_logprob"] - sampled_logprobs(examples).to(weight)).exp()
+                weight = weight * ratio.clamp(max=self.params.importance_cap)
             self.accelerator.backward((loss * weight).sum() / total)
         return columns | {"weight": weight}
 

@@ -10,10 +10,10 @@ from opsd_lab.batching import Example, build_batch
 from opsd_lab.contexts import ContextBuilder, answer_only, no_privilege, other_problem, reference_solution
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import fixed_teacher, live_teacher
+from opsd_lab.policies import ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.score_parts import described
-from opsd_lab.scoring import LogitHead, ScoringHead, score_completions
+from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
 from opsd_lab.top_tokens import ARRAYS
 from tests.conftest import tiny_policy
@@ -185,27 +185,26 @@ def test_bfloat16_products_added_in_float32_are_the_float32_products():
     hidden = torch.randn(40, 96).bfloat16()
     exact = hidden.double() @ layer.weight.double().T
     before = torch.backends.mkldnn.matmul.fp32_precision
-    fast, plain = ScoringHead(layer)(hidden), LogitHead(layer)(hidden)
-    assert fast.dtype == torch.float32 and torch.backends.mkldnn.matmul.fp32_precision == before
-    for logits in (fast, plain):
-        assert (logits - exact).abs().max() < 1e-5
+    logits = LogitHead(layer)(hidden)
+    assert logits.dtype == torch.float32 and torch.backends.mkldnn.matmul.fp32_precision == before
+    assert (logits - exact).abs().max() < 1e-5
 
 
-def test_a_policy_without_a_lora_is_scored_without_holding_all_logits_and_its_head_may_change_later(problems, contexts):
+def test_a_policy_without_a_lora_is_scored_without_holding_all_logits(problems, contexts):
     plain = tiny_policy()
     examples = build_examples(contexts, problems, rollouts_of(plain, contexts, problems))
     batch = build_batch(examples, plain.pad_id)
-    head = ScoringHead.of(plain)
-    with torch.inference_mode():
-        states = score_completions(plain, batch.student_ids, batch.student_starts, batch.completion_mask, head)
+    teacher = ema_teacher(plain, 0.5)
+    with torch.inference_mode(), teacher.weights():
+        states = score_completions(plain, batch.student_ids, batch.student_starts, batch.completion_mask)
         before = states.logits()
     assert states.hidden.shape == (len(batch.tokens), plain.causal_lm.config.hidden_size)
     with torch.no_grad():
-        plain.causal_lm.get_output_embeddings().weight.mul_(2)
+        plain.causal_lm.get_output_embeddings().weight.mul_(2)  # the student goes on; the teacher's head is its own
     assert torch.equal(states.logits(), before)
 
 
-def test_float32_states_keep_every_digit_in_the_scoring_head():
+def test_float32_states_keep_every_digit_in_the_head():
     layer = nn.Linear(96, 300, bias=True).requires_grad_(False)
     hidden = torch.randn(40, 96)
-    assert torch.equal(ScoringHead(layer)(hidden), LogitHead(layer)(hidden))
+    assert torch.equal(LogitHead(layer)(hidden), torch.nn.functional.linear(hidden, layer.weight, layer.bias))

@@ -66,6 +66,14 @@ def test_a_false_equation_is_one_incorrect_step(equation):
         "1 / 0 = 7",
         "1 / (2 - 2) = 7",
         "10 / 3 = 3.33",
+        "...+1 = (100+1)*100/2",
+        "…+1 = (100+1)*100/2",
+        "27 > 2*4 = 2y(1)",
+        "3 * 4 = 2a - 5",
+        "f'(-1) = 5 + 2",
+        "7 * 8 = 6 (mod 10)",
+        r"7 * 8 = 6 \pmod{10}",
+        "7 * 8 = 6 mod 10",
         "9" * 31 + " + 1 = 7",
         "+".join("1" * 80) + " = 80",
     ],
@@ -83,7 +91,9 @@ def test_markdown_and_brackets_around_an_equation_are_no_part_of_it():
     assert found("**3 + 4 = 7** (3 + 4 = 8)") == [("3 + 4 = 7", "correct"), ("3 + 4 = 8", "incorrect")]
 
 
-@pytest.mark.parametrize("remark", [" (checked)", " - as expected", ".", ", so", "?", " apples", "cm"])
+@pytest.mark.parametrize(
+    "remark", [" (checked)", " - as expected", ".", ", so", "?", " apples", "cm", "cm (checked)", "cm**", "km - as expected"]
+)
 def test_a_remark_after_an_equation_is_no_part_of_it(remark):
     assert found("3 + 4 = 7" + remark) == [("3 + 4 = 7", "correct")]
 

@@ -102,6 +102,27 @@ def test_the_samplers_and_the_trainers_log_probabilities_are_compared_each_step(
         assert abs(record.metrics["mismatch_kl"]) <= record.metrics["mismatch_mean"] <= record.metrics["mismatch_max"]
 
 
+def test_importance_weights_are_the_capped_ratio_of_the_trainers_to_the_samplers_probability():
+    trainer = build(params=dataclasses.replace(PARAMS, importance_cap=1.1))
+    sample = trainer.sampler.sample
+    shifts = torch.linspace(-0.5, 0.5, 4)
+
+    def mistaken(prompts, params):
+        """An engine whose log-probabilities are off by as much as a rollout's number says."""
+        rollouts = sample(prompts, params)
+        return [
+            dataclasses.replace(r, logprobs=tuple(x + float(shift) for x in r.logprobs))
+            for r, shift in zip(rollouts, shifts, strict=True)
+        ]
+
+    trainer.sampler.sample = mistaken
+    (record,) = run(trainer, 1)
+    frame = record.table.frame
+    expected = torch.exp(-shifts).clamp(max=1.1)[frame["rollout"].to_numpy()]
+    torch.testing.assert_close(torch.tensor(frame["weight"].to_numpy()).float(), expected, atol=1e-5, rtol=0)
+    assert record.loss == pytest.approx((frame["loss"] * frame["weight"]).sum() / len(frame), abs=1e-6)
+
+
 def test_the_gradient_reaches_the_student_only():
     trainer = build()
     frozen = {n: p.detach().clone() for n, p in trainer.policy.model.named_parameters() if not p.requires_grad}
@@ -285,7 +306,8 @@ def test_an_empty_completion_from_a_sampler_cannot_reach_the_loss():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("batch_size", 0), ("learning_rate", -1), ("truncated", "maybe"), ("normalisation", "batch")]
+    ("field", "value"),
+    [("batch_size", 0), ("learning_rate", -1), ("truncated", "maybe"), ("normalisation", "batch"), ("importance_cap", 0.0)],
 )
 def test_a_training_parameter_out_of_range_is_named(field, value):
     with pytest.raises(ValueError, match=field):

@@ -9,7 +9,7 @@ from opsd_lab.diagnostics.depth_decay import depth_decay
 from opsd_lab.diagnostics.divergence import clipping, divergence_by_class, divergence_by_quarter, teacher_mass_outside, top_k_overlap
 from opsd_lab.diagnostics.position import mean_by_position
 from opsd_lab.diagnostics.texts import drift, epistemic_markers
-from opsd_lab.diagnostics.views import by_view, compare_views
+from opsd_lab.diagnostics.views import by_view, compare_views, teacher_contrast
 
 __all__ = [
     "by_view",
@@ -25,6 +25,7 @@ __all__ = [
     "result_digits",
     "sign_noise",
     "step_gap",
+    "teacher_contrast",
     "teacher_mass_outside",
     "top_k_overlap",
     "with_outcomes",

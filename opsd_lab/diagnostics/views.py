@@ -62,6 +62,23 @@ def compare_views(
     return estimates.frame(resamples, seed)
 
 
+def teacher_contrast(table: TokenTable, other: TokenTable) -> TokenTable:
+    """Return the table with another view's teacher in the student's place, so that its gap tells the two teachers apart.
+
+    The gap is how much more likely (nats) this view's teacher finds a token than the other view's: the difference of the two
+    views' gaps, and any diagnostic of it is a paired comparison. Labels, outcomes, divergences and losses stay those of `table`.
+
+    Raises:
+        ValueError: when the two hold different completions, or the same ones in another order.
+    """
+    _check_completions({"first": table, "second": other}, "teacher_contrast")
+    if not table.frame[["rollout", "position"]].equals(other.frame[["rollout", "position"]]):
+        raise ValueError("teacher_contrast: the two tables hold their tokens in different orders; sort neither, or both alike")
+    theirs = {f"student_{name}": other.frame[f"teacher_{name}"] for name in ("logprob", "entropy", "rank")}
+    gap = table.frame["teacher_logprob"] - other.frame["teacher_logprob"]
+    return TokenTable(table.frame.assign(**theirs, gap=gap))
+
+
 def _check_completions(tables: Mapping[str, TokenTable], name: str) -> None:
     if not tables:
         raise ValueError(f"{name}: there are no views; give it a mapping from each view's name to its table")

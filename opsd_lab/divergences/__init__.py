@@ -1,5 +1,19 @@
-"""How far apart student and teacher are, per token."""
+"""How far apart student and teacher are, per token: `reference` says what, `fused` and `terms` compute it fast."""
 
+from opsd_lab.divergences.fused import fused_losses, read_columns
 from opsd_lab.divergences.reference import Divergence, forward_kl, jsd, reverse_kl, sampled_token
+from opsd_lab.divergences.terms import LossTerms, Side, divergence_terms, sampled_token_terms
 
-__all__ = ["Divergence", "forward_kl", "jsd", "reverse_kl", "sampled_token"]
+__all__ = [
+    "Divergence",
+    "LossTerms",
+    "Side",
+    "divergence_terms",
+    "forward_kl",
+    "fused_losses",
+    "jsd",
+    "read_columns",
+    "reverse_kl",
+    "sampled_token",
+    "sampled_token_terms",
+]

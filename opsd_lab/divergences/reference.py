@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Tail = Literal["bucket", "renormalise"]
-Side = Literal["teacher", "student"]
+Support = Literal["teacher", "student"]
 
 
 class Divergence(Protocol):
@@ -32,7 +32,7 @@ class Divergence(Protocol):
         pointwise_clip: float | None = None,
         vocab_top_k: int | None = None,
         tail: Tail = "bucket",
-        support: Side = "teacher",
+        support: Support = "teacher",
     ) -> Tensor:
         """Return the divergence [...] of logits [..., V]."""
         ...
@@ -41,13 +41,13 @@ class Divergence(Protocol):
 def forward_kl(student_logits: Tensor, teacher_logits: Tensor, *, pointwise_clip: float | None = None, **options: object) -> Tensor:
     """Return KL(teacher || student) per position; see the module for the options."""
     log_s, log_t = _logprobs(student_logits, teacher_logits, **options)
-    return _sum(_relative(log_t, log_s), pointwise_clip)
+    return _sum(relative(log_t, log_s), pointwise_clip)
 
 
 def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, *, pointwise_clip: float | None = None, **options: object) -> Tensor:
     """Return KL(student || teacher) per position; see the module for the options."""
     log_s, log_t = _logprobs(student_logits, teacher_logits, **options)
-    return _sum(_relative(log_s, log_t), pointwise_clip)
+    return _sum(relative(log_s, log_t), pointwise_clip)
 
 
 def jsd(beta: float = 0.5) -> Divergence:
@@ -62,10 +62,10 @@ def jsd(beta: float = 0.5) -> Divergence:
 
     def jsd_beta(student_logits: Tensor, teacher_logits: Tensor, *, pointwise_clip: float | None = None, **options: object) -> Tensor:
         log_s, log_t = _logprobs(student_logits, teacher_logits, **options)
-        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log1p(-beta))
-        return _sum(beta * _relative(log_t, log_m) + (1 - beta) * _relative(log_s, log_m), pointwise_clip)
+        log_m = torch.logaddexp(_finite(log_t) + math.log(beta), _finite(log_s) + math.log1p(-beta))
+        return _sum(beta * relative(log_t, log_m) + (1 - beta) * relative(log_s, log_m), pointwise_clip)
 
-    jsd_beta.__name__ = f"jsd({beta})"
+    jsd_beta.__name__, jsd_beta.beta = f"jsd({beta})", beta
     return jsd_beta
 
 
@@ -85,7 +85,7 @@ def _logprobs(
     temperature: float = 1.0,
     vocab_top_k: int | None = None,
     tail: Tail = "bucket",
-    support: Side = "teacher",
+    support: Support = "teacher",
 ) -> tuple[Tensor, Tensor]:
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
@@ -99,7 +99,7 @@ def _logprobs(
     if vocab_top_k < 1:
         raise ValueError(f"vocab_top_k is {vocab_top_k}; it must be at least 1")
     chosen = {"teacher": log_t, "student": log_s}[support].topk(vocab_top_k, dim=-1).indices
-    shorten = {"bucket": _with_tail, "renormalise": _renormalised}[tail]
+    shorten = {"bucket": with_tail, "renormalise": renormalised}[tail]
     return shorten(log_s, chosen), shorten(log_t, chosen)
 
 
@@ -108,20 +108,27 @@ def _tempered(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits / temperature  # a division by 1 still costs a pass over the vocabulary
 
 
-def _with_tail(logprobs: Tensor, chosen: Tensor) -> Tensor:
+def with_tail(logprobs: Tensor, chosen: Tensor) -> Tensor:
+    """Return the chosen entries' log-probabilities and that of all others together [..., k + 1]."""
     # The tail's mass is summed, not taken as 1 minus the rest: that difference loses all its digits for a confident model.
-    rest = logprobs.scatter(-1, chosen, -math.inf).logsumexp(-1, keepdim=True)
+    rest = _finite(logprobs.scatter(-1, chosen, -math.inf)).logsumexp(-1, keepdim=True)
     return torch.cat([logprobs.gather(-1, chosen), rest], -1)
 
 
-def _renormalised(logprobs: Tensor, chosen: Tensor) -> Tensor:
+def renormalised(logprobs: Tensor, chosen: Tensor) -> Tensor:
+    """Return the chosen entries' log-probabilities [..., k] as if there were no others."""
     return logprobs.gather(-1, chosen).log_softmax(-1)
 
 
-def _relative(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return p * log(p / q) per entry, 0 where p is 0."""
-    p = log_p.exp()
+def relative(log_p: Tensor, log_q: Tensor, p: Tensor | None = None) -> Tensor:
+    """Return p * log(p / q) per entry, 0 where p is 0; `p` where it is known already."""
+    p = log_p.exp() if p is None else p
     return p * (log_p - log_q).masked_fill(p == 0, 0.0)
+
+
+def _finite(logprobs: Tensor) -> Tensor:
+    """Replace -inf by the logarithm of nothing at all: the same value, but a gradient of 0 where -inf would give none."""
+    return logprobs.clamp(min=torch.finfo(logprobs.dtype).min / 4)
 
 
 def _sum(terms: Tensor, pointwise_clip: float | None) -> Tensor:

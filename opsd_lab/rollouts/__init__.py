@@ -2,5 +2,7 @@
 
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.rollouts.hf import HFSampler
+from opsd_lab.rollouts.vllm_local import VLLMSampler
+from opsd_lab.rollouts.vllm_server import VLLMServerSampler
 
-__all__ = ["HFSampler", "Rollout", "Sampler", "SamplingParams"]
+__all__ = ["HFSampler", "Rollout", "Sampler", "SamplingParams", "VLLMSampler", "VLLMServerSampler"]

@@ -1,5 +1,8 @@
 """What a sampler takes and what it returns: token ids in, token ids with log-probabilities out."""
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -92,3 +95,41 @@ class Sampler(Protocol):
     def update(self, policy: "Policy") -> None:
         """Make later samples come from the policy's present weights."""
         ...
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], params: SamplingParams, context_length: int) -> None:
+    """Make sure that every prompt leaves room for `max_new_tokens` in a context of that many tokens.
+
+    Raises:
+        ValueError: for an empty prompt, or one that is too long; it names the prompt.
+    """
+    limit = context_length - params.max_new_tokens
+    for index, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= limit:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens; with max_new_tokens = {params.max_new_tokens} this model's context of "
+                f"{context_length} holds prompts of 1 to {limit}. Shorten the prompt or lower max_new_tokens"
+            )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to draw: its prompt, and the seed of its own random stream, below 2**63."""
+
+    prompt: tuple[int, ...]
+    seed: int
+
+
+def requests(prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Request]:
+    """Return the `params.n` requests of each prompt, prompt by prompt.
+
+    A seed follows from `params.seed`, the prompt, and how often the prompt came before in this call, so that a rollout does not
+    depend on what it is batched with.
+    """
+    seen: Counter[tuple[int, ...]] = Counter()
+    made = []
+    for prompt in (tuple(prompt) for prompt in prompts for _ in range(params.n)):
+        key = repr((params.seed, prompt, seen[prompt]))
+        seen[prompt] += 1
+        made.append(Request(prompt, int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1))
+    return made

@@ -5,8 +5,6 @@ penalty, top-k) cannot leak into the distribution; each rollout has a random str
 nothing; finished rows leave the batch; and the log-probabilities come from the same float32 head that training uses.
 """
 
-import hashlib
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +13,9 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from opsd_lab.policies import Policy
-from opsd_lab.rollouts.base import Rollout, SamplingParams
+from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
+from opsd_lab.rollouts.written import written_rollout
 from opsd_lab.scoring import LogitHead
-from opsd_lab.token_text import token_texts
 
 
 @dataclass
@@ -42,15 +40,9 @@ class HFSampler:
         Raises:
             ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
         """
-        limit = self.policy.context_length - params.max_new_tokens
-        for index, prompt in enumerate(prompts):
-            if not 0 < len(prompt) <= limit:
-                raise ValueError(
-                    f"prompt {index} has {len(prompt)} tokens; with max_new_tokens = {params.max_new_tokens} this model's context of "
-                    f"{self.policy.context_length} holds prompts of 1 to {limit}. Shorten the prompt or lower max_new_tokens"
-                )
-        jobs = [prompt for prompt in prompts for _ in range(params.n)]
-        uniforms = _uniforms(jobs, params)
+        check_prompts(prompts, params, self.policy.context_length)
+        asked = requests(prompts, params)
+        jobs, uniforms = [list(request.prompt) for request in asked], _uniforms(asked, params.max_new_tokens)
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
         rollouts: list[Rollout | None] = [None] * len(jobs)
         with tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False) as bar:
@@ -102,26 +94,16 @@ class HFSampler:
                 alive, tokens, mask, positions = alive[keep], tokens[keep], mask[keep], positions[keep]
             ids, positions = tokens[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        return [self._rollout(prompt, pairs) for prompt, pairs in zip(prompts, written, strict=True)]
-
-    def _rollout(self, prompt: list[int], written: list[tuple[int, float]]) -> Rollout:
-        ids, logprobs = zip(*written, strict=True)
-        texts = token_texts(self.policy.tokenizer, ids)
-        ended = ids[-1] in self.policy.eos_ids
-        text = "".join(texts[:-1] if ended else texts)
-        return Rollout("", tuple(prompt), ids, logprobs, "stop" if ended else "length", text, texts)
+        return [
+            written_rollout(self.policy, prompt, *zip(*pairs, strict=True)) for prompt, pairs in zip(prompts, written, strict=True)
+        ]
 
 
-def _uniforms(jobs: list[list[int]], params: SamplingParams) -> Tensor:
-    """Return one uniform number per rollout and position, float64 [R, T]: a stream for each (seed, prompt, repetition)."""
-    seen: Counter[tuple[int, ...]] = Counter()
-    rows = []
-    for prompt in jobs:
-        key = repr((params.seed, tuple(prompt), seen[tuple(prompt)]))
-        seen[tuple(prompt)] += 1
-        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
-        rows.append(torch.rand(params.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
-    return torch.stack(rows) if rows else torch.empty(0, params.max_new_tokens, dtype=torch.float64)
+def _uniforms(asked: list[Request], length: int) -> Tensor:
+    """Return one uniform number per rollout and position, float64 [R, T]: a stream for each request."""
+    generators = (torch.Generator().manual_seed(request.seed) for request in asked)
+    rows = [torch.rand(length, generator=generator, dtype=torch.float64) for generator in generators]
+    return torch.stack(rows) if rows else torch.empty(0, length, dtype=torch.float64)
 
 
 def _draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:

@@ -25,11 +25,12 @@ SAME_OPERATOR = dict.fromkeys(["×", "·", "x", "X", r"\times", r"\cdot"], "*") 
 
 # What stands beside a side of an equation and shows that the side is only a part of what was meant.
 CUT_ON_THE_LEFT = re.compile(
-    r"(?:[A-Za-z_\\]|\w\*\*|[ \t]\*\*[ \t]+"
+    r"(?:[A-Za-z_\\]['’′]*|\w\*\*|[ \t]\*\*[ \t]+"
     r"|(?:[-+/^_!%×÷·\u2212]|(?<!\*)\*|\\times|\\cdot|\\div|\b(?:of|times|plus|minus|by|over))[ \t]*)\Z"
 )
 CUT_ON_THE_RIGHT = re.compile(
-    r"\.[0-9]|\(|\*\*[\w(]|[ \t]+\*\*[ \t]+[\w(]"
+    r"\.[0-9]|\(|\*\*[\w(]|[ \t]+\*\*[ \t]+[\w(]|[ \t]*(?:\\[pb])?\(?mod\b"
+    r"|[A-Za-z]+(?:\(|[ \t]*(?:[+/^=]|\*(?!\*)|-(?![ \t]+[A-Za-z]{2})))"  # "2y(1)": a factor is left out
     r"|[ \t]*(?:[+/^!%×÷·\u2212]|\\times|\\cdot|\\div|\*(?!\*)|-(?![ \t]+[A-Za-z]{2}))"
 )
 LIST_MARK = re.compile(r"(?m:^)[ \t]*[-*+][ \t]+\Z")
@@ -164,7 +165,7 @@ def _label(text: str, left: _Side, right: _Side) -> StepLabel:
     before = LIST_MARK.sub("", text[max(0, left.start - NEIGHBOURHOOD) : left.start])
     after = text[right.end : right.end + NEIGHBOURHOOD]
     # "y - 3 + 5": a minus that subtracts from something unread is not the sign of the first number.
-    subtracts = text[left.start] in "-\u2212+" and (text[left.start + 1].isspace() or re.search(r"[\w)\]}]\Z", before))
+    subtracts = text[left.start] in "-\u2212+" and (text[left.start + 1].isspace() or re.search(r"[\w)\]}.…]\Z", before))
     if left.value is None or right.value is None or subtracts:
         return "unverifiable"
     if CUT_ON_THE_LEFT.search(before) or CUT_ON_THE_RIGHT.match(after):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opsd_lab.diagnostics import by_view, compare_views, step_gap
+from opsd_lab.diagnostics import by_view, compare_views, step_gap, teacher_contrast
 from opsd_lab.token_table import TokenTable
 from tests.diagnostics.tables import build, row, simulated
 
@@ -74,3 +74,24 @@ def test_views_that_cannot_be_compared_are_refused():
         compare_views({"a": table}, "a")
     with pytest.raises(ValueError, match="view 'b' has other step labels than 'a'"):
         compare_views({"a": table, "b": table.with_columns(label="correct")}, "a")
+
+
+def test_a_teacher_contrast_has_the_difference_of_the_gaps_and_makes_any_diagnostic_paired():
+    table = simulated(1)
+    other = shifted(table, np.random.default_rng(0).normal(size=len(table)))
+    both = teacher_contrast(other, table)
+    np.testing.assert_allclose(both.frame["gap"], other.frame["gap"] - table.frame["gap"], atol=1e-12)
+    paired = compare_views({"a": other, "b": table}, "b", resamples=50)
+    steps = step_gap(both, resamples=50)
+    for label in ("correct", "incorrect", "incorrect - correct"):
+        assert row(steps, "token", label)["mean"] == pytest.approx(row(paired, "a", label)["mean"])
+        assert row(steps, "token", label)["low"] == pytest.approx(row(paired, "a", label)["low"])
+
+
+def test_a_teacher_contrast_needs_the_same_tokens_in_the_same_order():
+    table = simulated(0, problems=2)
+    with pytest.raises(ValueError, match="holds other completions"):
+        teacher_contrast(table, simulated(0, problems=3))
+    backwards = TokenTable(table.frame.iloc[::-1])
+    with pytest.raises(ValueError, match="different orders"):
+        teacher_contrast(table, backwards)

