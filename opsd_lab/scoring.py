@@ -64,27 +64,53 @@ class LogitHead:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] of hidden states [..., H]."""
+        if self.is_frozen and not torch.is_grad_enabled():
+            flat = hidden.flatten(0, -2)
+            return self.write(flat, flat.new_empty(len(flat), self.size, dtype=torch.float32)).unflatten(0, hidden.shape[:-1])
         if type(self.module) is nn.Linear:
-            logits = self._product(hidden)
+            weight, bias = self.module.weight, self.module.bias
+            wide = self._frozen_weight if self.is_frozen else weight.float()
+            logits = F.linear(hidden.float(), wide, None if bias is None else bias.float())
         else:  # a LoRA or a quantised layer knows itself how to multiply
             logits = self.module(hidden).float()
         logits = logits * self.scale if self.scale != 1 else logits
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def pull_back(self, slopes: Tensor, logits: Tensor) -> Tensor:
-        """Turn derivatives by the logits [n, V] into float32 derivatives by the states [n, H]; `slopes` is overwritten.
+    @torch.no_grad()
+    def write(self, hidden: Tensor, out: Tensor) -> Tensor:
+        """Write the logits of hidden states [n, H] into float32 `out` [n, V] and return it; no gradient is kept."""
+        if not self.is_frozen:
+            return out.copy_(self(hidden))
+        weight, bias = self.module.weight, self.module.bias
+        if hidden.dtype == weight.dtype and _multiplies_half(weight):
+            torch.mm(hidden, weight.T, out_dtype=torch.float32, out=out)
+        else:
+            # Products of two bfloat16 numbers are exact in float32: where states and weights both are bfloat16, the processor
+            # may multiply them as such and add up in float32.
+            with _bfloat16_products(hidden.dtype == weight.dtype == torch.bfloat16):
+                torch.mm(hidden.float(), self._frozen_weight.T, out=out)
+        if bias is not None:
+            out.add_(bias.float())
+        if self.scale != 1:
+            out.mul_(self.scale)
+        return out if self.softcap is None else out.div_(self.softcap).tanh_().mul_(self.softcap)
 
-        On a CUDA device the product is taken in the weight's own precision, as the model's other backward products are.
+    def before_cap(self, slopes: Tensor, logits: Tensor) -> Tensor:
+        """Turn derivatives by the logits into derivatives by the output layer's product [n, V]; `slopes` is overwritten."""
+        if self.softcap is not None:
+            slopes.mul_(1 - (logits / self.softcap).square_())
+        return slopes.mul_(self.scale) if self.scale != 1 else slopes
+
+    def pull_back(self, slopes: Tensor) -> Tensor:
+        """Turn derivatives by the product [n, V] into float32 derivatives by the states [n, H].
+
+        On a CUDA device it is computed in the weight's own precision, as the model's other backward products are.
 
         Raises:
             TypeError: unless the head is frozen.
         """
         if not self.is_frozen:
             raise TypeError("LogitHead.pull_back: the head trains, or is no plain layer; differentiate its call instead")
-        if self.softcap is not None:
-            slopes.mul_(1 - (logits / self.softcap).square_())
-        if self.scale != 1:
-            slopes.mul_(self.scale)
         if _multiplies_half(self.module.weight):
             return torch.mm(slopes.to(self.module.weight.dtype), self.module.weight, out_dtype=torch.float32)
         return slopes @ self._frozen_weight
@@ -93,18 +119,6 @@ class LogitHead:
     def _frozen_weight(self) -> Tensor:
         with torch.inference_mode(False):  # whoever asks first, training must be able to use it
             return self.module.weight.detach().float()
-
-    def _product(self, hidden: Tensor) -> Tensor:
-        weight, bias = self.module.weight, self.module.bias
-        if self.is_frozen and hidden.dtype == weight.dtype and _multiplies_half(weight) and not hidden.requires_grad:
-            logits = torch.mm(hidden.flatten(0, -2), weight.T, out_dtype=torch.float32).unflatten(0, hidden.shape[:-1])
-            return logits if bias is None else logits.add_(bias.float())
-        # Products of two bfloat16 numbers are exact in float32: where states and weights both are bfloat16, the processor may
-        # multiply them as such and add up in float32.
-        exact = self.is_frozen and hidden.dtype == weight.dtype == torch.bfloat16 and not hidden.requires_grad
-        with _bfloat16_products(exact):
-            wide = self._frozen_weight if self.is_frozen else weight.float()
-            return F.linear(hidden.float(), wide, None if bias is None else bias.float())
 
 
 def _multiplies_half(weight: Tensor) -> bool:

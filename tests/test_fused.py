@@ -280,7 +280,7 @@ def test_a_kept_head_gives_the_logits_of_the_weights_it_was_made_under():
 
 def test_a_head_that_trains_cannot_be_pulled_back_by_hand():
     with pytest.raises(TypeError, match="differentiate its call"):
-        LogitHead(nn.Linear(3, 5)).pull_back(torch.zeros(1, 5), torch.zeros(1, 5))
+        LogitHead(nn.Linear(3, 5)).pull_back(torch.zeros(1, 5))
 
 
 @pytest.mark.parametrize(("options", "word"), [({"temperature": 0}, "temperature"), ({"vocab_top_k": 0}, "vocab_top_k")])

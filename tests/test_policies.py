@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from opsd_lab.policies import (
     add_lora,
     ema_teacher,
     fixed_teacher,
+    folded_lora,
     has_fresh_lora,
     live_teacher,
     load_policy,
@@ -155,7 +158,7 @@ def test_every_end_token_of_the_generation_config_ends_a_completion():
 @pytest.mark.parametrize(
     ("abilities", "expected"),
     [
-        ({"architecture": "x86_64", "avx512_bf16": True}, torch.bfloat16),
+        ({"architecture": "x86_64", "avx512_bf16": True}, torch.float32),
         ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
         ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, torch.float32),
         ({"architecture": "aarch64"}, torch.bfloat16),
@@ -176,3 +179,48 @@ def test_the_embedded_model_knows_a_fact(smollm2):
     ids = smollm2.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     best = smollm2.model(input_ids=ids).logits[0, -1].argmax()
     assert smollm2.tokenizer.decode(best) == " Paris"
+
+
+def trained_lora(dtype=torch.float32, **options):
+    policy = add_lora(tiny_policy(), rank=4, **options)
+    policy.causal_lm.to(dtype)
+    for name, p in policy.trainable().items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.3)
+    return policy
+
+
+def weights(policy):
+    return [(p, p.data_ptr(), p.data.clone()) for p in policy.model.parameters()]
+
+
+def test_a_folded_lora_computes_the_same_without_its_own_products_and_leaves_the_very_weights():
+    policy = trained_lora()
+    before, whole = weights(policy), logits(policy)
+    with policy.model.disable_adapter():
+        assert (logits(policy) - whole).abs().max() > 0.1
+    products = []
+    for name, module in policy.model.named_modules():
+        if "lora_A" in name and isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda *_: products.append(1))
+    with folded_lora(policy):
+        torch.testing.assert_close(logits(policy), whole, atol=2e-5, rtol=1e-5)
+    assert not products
+    with pytest.raises(KeyboardInterrupt), folded_lora(policy):
+        raise KeyboardInterrupt
+    assert all(p.data_ptr() == address and torch.equal(p.data, data) for p, address, data in before)
+    assert torch.equal(logits(policy), whole) and products
+
+
+@pytest.mark.parametrize("kind", ["half precision", "tied head", "switched off", "no LoRA"])
+def test_what_cannot_be_folded_exactly_computes_as_ever(kind):
+    if kind == "no LoRA":
+        policy = tiny_policy()
+    else:
+        targets = ["lm_head"] if kind == "tied head" else "all-linear"
+        policy = trained_lora(torch.bfloat16 if kind == "half precision" else torch.float32, targets=targets)
+    with policy.model.disable_adapter() if kind == "switched off" else contextlib.nullcontext():
+        before, whole = weights(policy), logits(policy)
+        with folded_lora(policy):
+            assert all(p.data_ptr() == address for p, address, _ in before)
+            assert torch.equal(logits(policy), whole)

@@ -14,13 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from opsd_lab.divergences.terms import LossTerms, Side
 
-# Logits per block and per piece, by the kind of device. A block's three float32 tensors (both sides' logits, the slopes) are the
-# memory that the loss takes; more tokens at once make the product faster only up to some hundred of them.
+# Logits per block and per piece, by the kind of device. A block's two float32 tensors (both sides' logits; the slopes take the
+# student's place) are most of the memory that the loss takes; more tokens at once make the product faster only up to some
+# hundred of them.
 BLOCK = {"cpu": 2**22, "cuda": 2**26}
-PIECE = {"cpu": 2**20, "cuda": 2**24}
+PIECE = {"cpu": 2**19, "cuda": 2**24}
+LOSS = "the loss itself"  # among the columns that are kept
 
 Columns = dict[str, Tensor]
 Compute = Callable[[Side, Side, Tensor, bool], tuple[LossTerms, Columns]]
+Undo = Callable[[Tensor, Tensor], Tensor]
 
 
 class Head(Protocol):
@@ -40,8 +43,16 @@ class Head(Protocol):
         """Return the logits."""
         ...
 
-    def pull_back(self, slopes: Tensor, logits: Tensor) -> Tensor:
-        """Turn derivatives by the logits [n, V], which may be overwritten, into float32 derivatives by the states [n, H]."""
+    def write(self, hidden: Tensor, out: Tensor) -> Tensor:
+        """Write the logits into `out` [n, V] and return it."""
+        ...
+
+    def before_cap(self, slopes: Tensor, logits: Tensor) -> Tensor:
+        """Turn derivatives by the logits [n, V], which may be overwritten, into derivatives by the head's matrix product."""
+        ...
+
+    def pull_back(self, slopes: Tensor) -> Tensor:
+        """Turn derivatives by the matrix product [n, V] into float32 derivatives by the states [n, H]."""
         ...
 
 
@@ -64,21 +75,36 @@ def fused_losses(compute: Compute, student: States, teacher: States, token_ids: 
         checkpoint(_trainable_block, compute, student.head, student.hidden[rows], teacher, rows, token_ids, use_reentrant=False)
         for rows in _cut(len(token_ids), student.head.size, BLOCK[token_ids.device.type])
     ]
-    return torch.cat([loss for loss, _ in parts]), _join([columns for _, columns in parts])
+    return torch.cat([loss for loss, _ in parts]), {name: torch.cat([columns[name] for _, columns in parts]) for name in parts[0][1]}
 
 
 @torch.no_grad()
 def read_columns(compute: Compute, student: States, teachers: Mapping[str, States], token_ids: Tensor) -> dict[str, Columns]:
     """Return what `compute` records of the tokens under each teacher; the student's logits are computed once."""
-    found: dict[str, list[Columns]] = {name: [] for name in teachers}
-    for rows in _cut(len(token_ids), student.head.size, BLOCK[token_ids.device.type]):
-        logits = student.head(student.hidden[rows])
-        theirs = {name: teacher.head(teacher.hidden[rows]) for name, teacher in teachers.items()}
-        for piece in _cut(len(logits), logits.shape[1], PIECE[logits.device.type]):
-            ours = Side(logits[piece])
+    found: dict[str, Columns] = {name: {} for name in teachers}
+    sides = {"": student} | {f"teacher {name}": teacher for name, teacher in teachers.items()}
+    for rows, written in _blocks(sides, len(token_ids)):
+        for piece in _cut(len(written[""]), student.head.size, PIECE[token_ids.device.type]):
+            ours = Side(written[""][piece])
             for name in teachers:
-                found[name].append(compute(ours, Side(theirs[name][piece]), token_ids[rows][piece], False)[1])
-    return {name: _join(parts) for name, parts in found.items()}
+                theirs = Side(written[f"teacher {name}"][piece])
+                _keep(found[name], compute(ours, theirs, token_ids[rows][piece], False)[1], rows.start + piece.start, len(token_ids))
+    return found
+
+
+def _blocks(sides: Mapping[str, States], count: int) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """Yield the rows of each block with the logits of every side, in buffers that the next block overwrites."""
+    # Made once: blocks allocated anew each time would leave the process several times their size, in gaps of its heap.
+    buffers: dict[str, Tensor] = {}
+    first = next(iter(sides.values()))
+    for rows in _cut(count, first.head.size, BLOCK[first.hidden.device.type]):
+        for name, side in sides.items():
+            if name not in buffers:
+                buffers[name] = side.hidden.new_empty(rows.stop, side.head.size, dtype=torch.float32)
+        yield (
+            rows,
+            {name: side.head.write(side.hidden[rows], buffers[name][: rows.stop - rows.start]) for name, side in sides.items()},
+        )
 
 
 def _cut(count: int, size: int, limit: int) -> Iterator[slice]:
@@ -87,20 +113,32 @@ def _cut(count: int, size: int, limit: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
 
-def _join(parts: list[Columns]) -> Columns:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+def _keep(kept: Columns, part: Columns, start: int, count: int) -> None:
+    """Copy the values of some tokens, from `start` on, into the columns of all `count` tokens."""
+    # Not lists of parts to be joined: small tensors that stay would keep the heap from closing the gaps of large ones that go.
+    for name, values in part.items():
+        if name not in kept:
+            kept[name] = values.new_empty(count, *values.shape[1:])
+        kept[name][start : start + len(values)] = values
 
 
-def _pieces(compute: Compute, logits: Tensor, theirs: Tensor, token_ids: Tensor, slopes: Tensor | None) -> tuple[Tensor, Columns]:
-    """Return a block's losses and columns, and write its slopes."""
-    losses, columns = [], []
+def _pieces(
+    compute: Compute,
+    logits: Tensor,
+    theirs: Tensor,
+    token_ids: Tensor,
+    kept: Columns,
+    start: int = 0,
+    slopes: Tensor | None = None,
+    undo: Undo | None = None,
+) -> None:
+    """Keep a block's losses and columns, from row `start` on; write its slopes, led back through `undo`, even over `logits`."""
     for piece in _cut(len(logits), logits.shape[1], PIECE[logits.device.type]):
-        terms, recorded = compute(Side(logits[piece]), Side(theirs[piece]), token_ids[piece], slopes is not None)
+        chosen = token_ids[start:][piece]
+        terms, recorded = compute(Side(logits[piece]), Side(theirs[piece]), chosen, slopes is not None)
         if slopes is not None:
-            slopes[piece] = terms.slope
-        losses.append(terms.loss)
-        columns.append(recorded)
-    return torch.cat(losses), _join(columns)
+            slopes[piece] = undo(terms.slope, logits[piece]) if undo else terms.slope
+        _keep(kept, recorded | {LOSS: terms.loss}, start + piece.start, len(token_ids))
 
 
 class _Fused(torch.autograd.Function):
@@ -117,17 +155,15 @@ class _Fused(torch.autograd.Function):
         wanted: bool,
     ) -> tuple[Tensor, Columns]:
         gradient = hidden.new_empty(hidden.shape, dtype=torch.float32) if wanted and hidden.requires_grad else None
-        losses, columns = [], []
-        for rows in _cut(len(token_ids), student.head.size, BLOCK[hidden.device.type]):
-            logits, theirs = student.head(hidden[rows]), teacher.head(teacher.hidden[rows])
-            slopes = None if gradient is None else torch.empty_like(logits)
-            loss, recorded = _pieces(compute, logits, theirs, token_ids[rows], slopes)
+        kept: Columns = {}
+        for rows, written in _blocks({"student": student, "teacher": teacher}, len(token_ids)):
+            logits, theirs = written["student"], written["teacher"]
+            slopes = None if gradient is None else logits
+            _pieces(compute, logits, theirs, token_ids, kept, rows.start, slopes, student.head.before_cap)
             if gradient is not None:
-                gradient[rows] = student.head.pull_back(slopes, logits)
-            losses.append(loss)
-            columns.append(recorded)
+                gradient[rows] = student.head.pull_back(slopes)
         ctx.gradient, ctx.dtype = gradient, hidden.dtype
-        return torch.cat(losses), _join(columns)
+        return kept.pop(LOSS), kept
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, _: None) -> tuple[Tensor | None, ...]:
@@ -150,10 +186,10 @@ class _Terms(torch.autograd.Function):
     def forward(
         ctx: torch.autograd.function.FunctionCtx, logits: Tensor, theirs: Tensor, compute: Compute, token_ids: Tensor
     ) -> tuple[Tensor, Columns]:
-        slopes = torch.empty_like(logits)
-        result = _pieces(compute, logits, theirs, token_ids, slopes)
+        slopes, kept = torch.empty_like(logits), {}
+        _pieces(compute, logits, theirs, token_ids, kept, slopes=slopes)
         ctx.save_for_backward(slopes)
-        return result
+        return kept.pop(LOSS), kept
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, weights: Tensor, _: None) -> tuple[Tensor | None, ...]:

