@@ -105,6 +105,16 @@ def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[i
     return groups
 
 
+def padding_share(examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> float:
+    """Return which share of both sides' positions is padding when the examples are scored in these groups."""
+    real = padded = 0
+    for group in groups:
+        for side in ("student_ids", "teacher_ids"):
+            lengths = [len(getattr(examples[i].pair, side)) + examples[i].scored for i in group]
+            real, padded = real + sum(lengths), padded + len(lengths) * max(lengths)
+    return 1 - real / padded
+
+
 def join_columns(
     groups: Sequence[Sequence[int]], columns: Sequence[dict[str, Tensor]], examples: Sequence[Example]
 ) -> dict[str, Tensor]:

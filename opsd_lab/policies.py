@@ -128,16 +128,8 @@ def folded_lora(policy: Policy) -> Iterator[None]:
     ones from before. In half precision the sum would be rounded, so that another policy would sample; there, and for anything but
     a single LoRA on plain linear layers of the trunk, the block computes as ever.
     """
-    layers = [module for module in policy.model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = _foldable_layers(policy)
     weights = [layer.get_base_layer().weight for layer in layers]
-    ends = policy.causal_lm.get_input_embeddings(), policy.causal_lm.get_output_embeddings()
-    tied = {parameter.data_ptr() for end in ends for parameter in end.parameters()}
-    foldable = all(
-        type(layer) is LoraLinear and layer.active_adapters == ["default"] and not layer.disable_adapters for layer in layers
-    ) and all(weight.dtype == torch.float32 and weight.data_ptr() not in tied for weight in weights)
-    if not layers or not foldable:
-        yield
-        return
     kept = [weight.data for weight in weights]
     try:
         with torch.no_grad():
@@ -148,6 +140,25 @@ def folded_lora(policy: Policy) -> Iterator[None]:
     finally:
         for weight, data in zip(weights, kept, strict=True):
             weight.data = data
+
+
+def can_fold_lora(policy: Policy) -> bool:
+    """Tell whether `folded_lora` folds anything."""
+    return bool(_foldable_layers(policy))
+
+
+def _foldable_layers(policy: Policy) -> list[LoraLinear]:
+    """Return all layers with a LoRA, or none unless every one can be folded."""
+    layers = [module for module in policy.model.modules() if isinstance(module, BaseTunerLayer)]
+    ends = policy.causal_lm.get_input_embeddings(), policy.causal_lm.get_output_embeddings()
+    tied = {parameter.data_ptr() for end in ends for parameter in end.parameters()}
+    for layer in layers:
+        if type(layer) is not LoraLinear or layer.active_adapters != ["default"] or layer.disable_adapters:
+            return []
+        weight = layer.get_base_layer().weight
+        if weight.dtype != torch.float32 or weight.data_ptr() in tied:
+            return []
+    return layers
 
 
 class Teacher(Protocol):

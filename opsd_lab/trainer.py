@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from opsd_lab.batching import Example, build_batch, join_columns, micro_batches
+from opsd_lab.batching import Example, build_batch, join_columns, micro_batches, padding_share
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger, Stopwatch
@@ -103,21 +103,27 @@ class Trainer:
                 f"step {number}: every rollout was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
                 "keep truncated rollouts"
             )
-        columns = self._accumulate(number, examples, weights, total, watch)
+        groups = micro_batches(examples, self.params.token_budget)
+        columns = self._accumulate(number, examples, groups, weights, total, watch)
         with watch.phase("train"):
             norm = self._update(number)
         loss = self._sum_over_processes(float((columns["loss"] * columns["weight"]).sum()) / total)
         trained = sum(e.scored for e in examples)
         counts = [int(self._sum_over_processes(n)) for n in (sum(len(r.completion_ids) for r in rollouts), trained, trained)]
         self.ledger = self.ledger.plus(Ledger(*counts, *watch.seconds.values()))
-        metrics = step_metrics(rollouts, examples, columns) | {"grad_norm": norm, "learning_rate": self._learning_rate(number)}
+        metrics = step_metrics(rollouts, examples, columns) | {
+            "padding": padding_share(examples, groups),
+            "grad_norm": norm,
+            "learning_rate": self._learning_rate(number),
+        }
         table = build_table(examples, columns, self.policy.tokenizer)
         return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in examples))
 
-    def _accumulate(self, number: int, examples: list[Example], weights: list[Tensor], total: float, watch: Stopwatch) -> Columns:
+    def _accumulate(
+        self, number: int, examples: list[Example], groups: list[list[int]], weights: list[Tensor], total: float, watch: Stopwatch
+    ) -> Columns:
         """Sum the whole step's gradient, micro-batch by micro-batch; return its columns in the order of the examples."""
         head = LogitHead.of(self.policy)
-        groups = micro_batches(examples, self.params.token_budget)
         columns = []
         for group in groups:
             chosen = [examples[i] for i in group]

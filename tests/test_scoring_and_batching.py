@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 import torch
 
-from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches
+from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches, padding_share
 from opsd_lab.contexts import ContextPair
+from opsd_lab.policies import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.scoring import LogitHead, check_head, score_completions
 from tests.conftest import tiny_policy
@@ -91,7 +92,20 @@ def test_micro_batches_hold_every_example_once_within_the_budget(examples, budge
         assert len(group) == 1 or len(group) * max(examples[i].width for i in group) <= budget
 
 
-def test_the_head_is_float32_for_a_bfloat16_model(smollm2):
+def test_the_padding_share_is_counted_over_both_sides_of_every_batch(examples):
+    for groups in ([[0, 1, 2], [3]], [[i] for i in range(len(examples))]):
+        chosen = [[examples[i] for i in group] for group in groups]
+        padding = positions = 0
+        for group in chosen:
+            batch = build_batch(group, pad_id=-1)
+            for ids in (batch.student_ids, batch.teacher_ids):
+                padding, positions = padding + int((ids == -1).sum()), positions + ids.numel()
+        assert padding_share(examples, groups) == pytest.approx(padding / positions)
+    assert padding == 0  # one by one there is none
+
+
+def test_the_head_is_float32_for_a_bfloat16_model():
+    smollm2 = load_policy(dtype=torch.bfloat16)
     ids = torch.tensor([[1, 504, 3575, 282]])
     hidden = smollm2.causal_lm.get_decoder()(input_ids=ids).last_hidden_state
     logits = LogitHead.of(smollm2)(hidden)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft import PeftModel
+from safetensors.torch import save_file
 
 from opsd_lab import embedded
-from opsd_lab.policies import Policy, has_fresh_lora
+from opsd_lab.policies import Policy, folded_lora, has_fresh_lora
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class WeightFolders:
         self._version += 1
         if has_fresh_lora(policy):
             return Exported(self._version, None)
-        folder = self._root / f"version-{self._version}"
+        folder = self._next_folder()
         if isinstance(policy.model, PeftModel):
             if others := [name for name in policy.trainable() if "lora_" not in name]:
                 raise ValueError(f"{policy.name}: {others[0]} trains beside the LoRA, which the engine's adapters cannot hold")
@@ -50,11 +51,26 @@ class WeightFolders:
             policy.model.save_pretrained(folder, save_embedding_layers=False)
         else:
             policy.model.save_pretrained(folder)
-        self._folders.append(folder)
-        for old in self._folders[:-2]:
-            shutil.rmtree(old, ignore_errors=True)
-        self._folders = self._folders[-2:]
         return Exported(self._version, folder)
+
+    def write_folded(self, policy: Policy) -> Exported:
+        """Write the whole model with its LoRA folded into the weights."""
+        self._version += 1
+        folder = self._next_folder()
+        folder.mkdir()
+        tied = bool(policy.causal_lm.config.get_text_config().tie_word_embeddings)
+        with folded_lora(policy):
+            weights = {name.replace(".base_layer.", "."): value for name, value in policy.causal_lm.state_dict().items()}
+            chosen = {name: v for name, v in weights.items() if "lora_" not in name and not (tied and name == "lm_head.weight")}
+            save_file(chosen, folder / "model.safetensors", metadata={"format": "pt"})
+        policy.causal_lm.config.save_pretrained(folder)
+        return Exported(self._version, folder)
+
+    def _next_folder(self) -> Path:
+        for old in self._folders[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._folders = [*self._folders[-1:], self._root / f"version-{self._version}"]
+        return self._folders[-1]
 
     def close(self) -> None:
         """Delete every folder."""

@@ -89,7 +89,7 @@ def prepared(name: str, *sizes: int) -> Callable[[], object]:
     return functools.partial(WAYS[name], case)
 
 
-def _exact_gradient(case: Case, rows: int = 64) -> Tensor:
+def exact_gradient(case: Case, rows: int = 64) -> Tensor:
     """Return the gradient by the first states in float64; the loss is the mean over all."""
     weight = case.head.weight.double()
     states = case.student[:rows].detach().double().requires_grad_()
@@ -101,7 +101,7 @@ def compare(tokens: int, hidden: int, vocabulary: int, rounds: int) -> dict[str,
     """Return seconds, extra bytes and relative gradient errors of every way, and the ratios."""
     case = Case.make(tokens, hidden, vocabulary)
     seconds = alternate({name: functools.partial(way, case) for name, way in WAYS.items()}, rounds, f"loss {tokens} x {vocabulary}")
-    exact = _exact_gradient(case)
+    exact = exact_gradient(case)
     errors = {name: float((way(case)[: len(exact)].double() - exact).norm() / exact.norm()) for name, way in WAYS.items()}
     memory = {name: extra_memory(functools.partial(prepared, name, tokens, hidden, vocabulary)) for name in WAYS}
     return {

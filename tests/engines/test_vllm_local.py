@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from opsd_lab.rollouts import HFSampler, SamplingParams, VLLMSampler
 from opsd_lab.rollouts.agreement import agreement
@@ -94,10 +95,33 @@ def test_a_prompt_that_does_not_fit_is_named(sampler):
     assert sampler.sample([], PARAMS) == []
 
 
-def test_something_that_trains_beside_the_lora_is_refused(sampler, folder):
+def test_the_fresh_lora_of_another_run_comes_after_a_trained_one(sampler, folder):
+    trained, fresh = tiny(folder), tiny(folder)
+    perturb(trained, 7)
+    for policy in (trained, fresh, fresh):
+        sampler.update(policy)
+        assert max(agreement(policy, r).largest for r in sampler.sample(PROMPTS, PARAMS)) < ROUNDING
+
+
+def test_adapters_follow_every_update_and_refuse_what_they_cannot_hold(folder):
+    require_vllm()
     policy = tiny(folder)
-    policy.causal_lm.get_input_embeddings().weight.requires_grad_()
-    with pytest.raises(ValueError, match=r"embed_tokens.weight trains beside the LoRA"):
+    options = {"enforce_eager": True, "kv_cache_memory_bytes": 2**27}
+    with VLLMSampler(policy, handover="adapter", options=options, progress=False) as sampler:
+        for seed in range(3):
+            if seed:
+                perturb(policy, seed)
+            sampler.update(policy)
+            assert max(agreement(policy, r).largest for r in sampler.sample(PROMPTS, PARAMS)) < ROUNDING
+        policy.causal_lm.get_input_embeddings().weight.requires_grad_()
+        with pytest.raises(ValueError, match=r"embed_tokens.weight trains beside the LoRA"):
+            sampler.update(policy)
+
+
+def test_a_lora_that_cannot_be_folded_is_refused_where_folding_was_asked_for(sampler, folder):
+    policy = tiny(folder)
+    policy.causal_lm.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"cannot be folded.*handover='adapter'"):
         sampler.update(policy)
 
 
