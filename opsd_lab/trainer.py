@@ -103,7 +103,7 @@ class Trainer:
                 f"step {number}: every rollout was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
                 "keep truncated rollouts"
             )
-        groups = micro_batches(examples, self.params.token_budget)
+        groups = micro_batches(examples, self.params.token_budget or (1024 if self.policy.device.type == "cpu" else 16_384))
         columns = self._accumulate(number, examples, groups, weights, total, watch)
         with watch.phase("train"):
             norm = self._update(number)

@@ -101,10 +101,8 @@ def _blocks(sides: Mapping[str, States], count: int) -> Iterator[tuple[slice, di
         for name, side in sides.items():
             if name not in buffers:
                 buffers[name] = side.hidden.new_empty(rows.stop, side.head.size, dtype=torch.float32)
-        yield (
-            rows,
-            {name: side.head.write(side.hidden[rows], buffers[name][: rows.stop - rows.start]) for name, side in sides.items()},
-        )
+        size = rows.stop - rows.start
+        yield rows, {name: side.head.write(side.hidden[rows], buffers[name][:size]) for name, side in sides.items()}
 
 
 def _cut(count: int, size: int, limit: int) -> Iterator[slice]:
@@ -136,9 +134,9 @@ def _pieces(
     for piece in _cut(len(logits), logits.shape[1], PIECE[logits.device.type]):
         chosen = token_ids[start:][piece]
         terms, recorded = compute(Side(logits[piece]), Side(theirs[piece]), chosen, slopes is not None)
-        if slopes is not None:
-            slopes[piece] = undo(terms.slope, logits[piece]) if undo else terms.slope
         _keep(kept, recorded | {LOSS: terms.loss}, start + piece.start, len(token_ids))
+        if slopes is not None:  # last, since what is kept may be read from the logits
+            slopes[piece] = undo(terms.slope, logits[piece]) if undo else terms.slope
 
 
 class _Fused(torch.autograd.Function):

@@ -12,7 +12,7 @@ from opsd_lab.policies import multiplies_bfloat16
 from tests.benchmarks import gpu, growth, loss, samplers, step
 from tests.benchmarks.measure import machine
 
-LOSS_SIZES = ((2048, 576, 49_152), (512, 576, 49_152), (512, 1024, 151_936))
+LOSS_SIZES = ((2048, 576, 49_152), (256, 1024, 151_936))
 PARTS = ("loss", "step", "samplers", "growth", "gpu")
 
 

@@ -73,12 +73,22 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(model: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Run a vLLM server; give its URL and its process."""
+def server(model: Path, log: Path, *more: str, rank: int = 8) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Run a vLLM server with room for adapters of a rank, and with `more` arguments; give its URL and its process."""
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--enable-lora", "--max-lora-rank", "8", "--generation-config", "vllm", "--dtype", "float32"]
-    command += ["--kv-cache-memory-bytes", str(2**27), "--enforce-eager"]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--enable-lora",
+        "--max-lora-rank",
+        str(rank),
+        "--generation-config",
+        "vllm",
+        "--dtype",
+        "float32",
+    ]
+    command += ["--kv-cache-memory-bytes", str(2**27), "--enforce-eager", *more]
     environment = os.environ | {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
