@@ -128,7 +128,9 @@ def folded_lora(policy: Policy) -> Iterator[None]:
     ones from before. In half precision the sum would be rounded, so that another policy would sample; there, and for anything but
     a single LoRA on plain linear layers of the trunk, the block computes as ever.
     """
-    layers = _foldable_layers(policy)
+    if not (layers := _foldable_layers(policy)):
+        yield
+        return
     weights = [layer.get_base_layer().weight for layer in layers]
     kept = [weight.data for weight in weights]
     try:
