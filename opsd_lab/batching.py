@@ -16,7 +16,7 @@ from opsd_lab.rollouts.base import Rollout
 
 @dataclass(frozen=True)
 class Example:
-    """One rollout with its two prompts; `scored` is how many of its tokens count, from the first on.
+    """One rollout with its two prompts; `scored` is how many of its tokens count, from the first on; `advantage` is the rollout's.
 
     Raises:
         ValueError: when the rollout continues another prompt than the student's, or no token or more than all are scored.
@@ -25,6 +25,7 @@ class Example:
     pair: ContextPair
     rollout: Rollout
     scored: int
+    advantage: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rollout.prompt_ids != self.pair.student_ids:

@@ -78,6 +78,15 @@ def as_number(text: str) -> Fraction | None:
     return value if literal[1] in ("", "+") else -value
 
 
+def as_numbers(text: str) -> tuple[Fraction, ...] | None:
+    """Return the values of two or more plain numbers with commas between them, else None; "1,234" is one number."""
+    entries = text.split(",")
+    if as_number(text) is not None or not 2 <= len(entries) <= 99:
+        return None
+    values = tuple(as_number(entry) for entry in entries)
+    return None if None in values else values
+
+
 @dataclass(frozen=True)
 class Grade:
     """The verdicts on one completion: on its box, on its last number, and on its final answer.
@@ -105,9 +114,9 @@ class Grade:
 class Grader(LimitedProcess):
     """Checks final answers; a context manager, safe to use from any thread.
 
-    Plain numbers are compared exactly in this process. Everything else, and decimals that differ from the reference
-    (math-verify rounds to six places), goes to a worker process that starts when first needed. `seconds` limits each
-    comparison; `memory_gb` (GiB) limits the worker's address space where the operating system can, its own 0.06
+    Plain numbers, and lists of them, are compared exactly in this process. Everything else, and decimals that differ from
+    the reference (math-verify rounds to six places), goes to a worker process that starts when first needed. `seconds` limits
+    each comparison; `memory_gb` (GiB) limits the worker's address space where the operating system can, its own 0.06
     included. A worker that overruns is killed and replaced, and the answer is "unverifiable"; where math-verify itself
     catches a failed allocation, its verdict on what it could compute stands.
 
@@ -153,4 +162,10 @@ class Grader(LimitedProcess):
                 return "correct"
             if "." not in gold + answer:
                 return "incorrect"
+        wanted, found = as_numbers(gold), as_numbers(answer)
+        if wanted and found:
+            if wanted == found:
+                return "correct"
+            if set(wanted) != set(found) and "." not in gold + answer:
+                return "incorrect"  # as lists and as sets
         return self.ask(gold, answer) or "unverifiable"

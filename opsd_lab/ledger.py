@@ -15,15 +15,29 @@ class Ledger:
     """Running totals since training began.
 
     Tokens are completion tokens: `tokens_generated` by the sampler, `tokens_scored` by the teacher, `tokens_trained` in the
-    loss. `seconds_*` are wall-clock seconds of each phase.
+    loss. `flops_*` are the floating-point operations of each phase's matrix products (`opsd_lab.costs`), `seconds_*` its wall-clock
+    seconds.
     """
 
     tokens_generated: int = 0
     tokens_scored: int = 0
     tokens_trained: int = 0
+    flops_generate: float = 0.0
+    flops_score: float = 0.0
+    flops_train: float = 0.0
     seconds_generate: float = 0.0
     seconds_score: float = 0.0
     seconds_train: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """All floating-point operations counted."""
+        return self.flops_generate + self.flops_score + self.flops_train
+
+    @property
+    def seconds(self) -> float:
+        """All wall-clock seconds counted."""
+        return self.seconds_generate + self.seconds_score + self.seconds_train
 
     def plus(self, other: "Ledger") -> "Ledger":
         """Return the sum of both, entry by entry."""

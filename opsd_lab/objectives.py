@@ -14,6 +14,7 @@ from opsd_lab.divergences import (
     Divergence,
     LossTerms,
     Side,
+    Tokens,
     divergence_terms,
     forward_kl,
     fused_losses,
@@ -36,31 +37,46 @@ class TokenLosses(NamedTuple):
 
 
 class Objective(ABC):
-    """From both sides' states to per-token losses; the trainer alone weighs and sums them."""
+    """From both sides' states to per-token losses; the trainer alone weighs and sums them.
+
+    Where `needs_teacher` is false, the student stands for the teacher: gap and divergence are 0. Where `needs_rewards` is true,
+    rollouts are graded, and `advantages` says what becomes of the rewards.
+    """
+
+    needs_teacher: bool = True
+    needs_rewards: bool = False
 
     @abstractmethod
-    def terms(self, student: Side, teacher: Side, token_ids: Tensor, slope: bool) -> LossTerms:
+    def terms(self, student: Side, teacher: Side, tokens: Tokens, slope: bool) -> LossTerms:
         """Return the losses of a few tokens [n] and, where `slope` says so, their derivatives by the student's logits."""
 
-    def __call__(self, student: CompletionStates, teacher: CompletionStates, token_ids: Tensor) -> TokenLosses:
-        """Return the losses of the completion tokens `token_ids` [N]; no gradient reaches the teacher."""
-        return TokenLosses(*fused_losses(self._terms_and_columns, student, teacher, token_ids))
+    def advantages(self, rewards: Sequence[float], groups: Sequence[int]) -> list[float]:
+        """Return a rollout's advantage; here its reward as it is. `groups` numbers the problems that the rollouts belong to."""
+        return list(rewards)
+
+    def __call__(self, student: CompletionStates, teacher: CompletionStates, tokens: Tensor | Tokens) -> TokenLosses:
+        """Return the losses of the completion tokens [N], given as ids or with what else is known of them.
+
+        No gradient reaches the teacher.
+        """
+        tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
+        return TokenLosses(*fused_losses(self._terms_and_columns, student, teacher, tokens))
 
     def columns(
         self, student: CompletionStates, teachers: Mapping[str, CompletionStates], token_ids: Tensor, top_k: int = 0
     ) -> dict[str, Columns]:
         """Return the columns of the tokens under each teacher, without losses; `top_k` > 0 adds the arrays of `TopTokens`."""
 
-        def compute(ours: Side, theirs: Side, tokens: Tensor, slope: bool) -> tuple[LossTerms, Columns]:
+        def compute(ours: Side, theirs: Side, tokens: Tokens, slope: bool) -> tuple[LossTerms, Columns]:
             terms, columns = self._terms_and_columns(ours, theirs, tokens, slope)
             return terms, columns | (top_columns(ours, theirs, top_k) if top_k else {})
 
-        return read_columns(compute, student, teachers, token_ids)
+        return read_columns(compute, student, teachers, Tokens(token_ids))
 
-    def _terms_and_columns(self, student: Side, teacher: Side, token_ids: Tensor, slope: bool) -> tuple[LossTerms, Columns]:
-        terms = self.terms(student, teacher, token_ids, slope)
+    def _terms_and_columns(self, student: Side, teacher: Side, tokens: Tokens, slope: bool) -> tuple[LossTerms, Columns]:
+        terms = self.terms(student, teacher, tokens, slope)
         columns = {"loss": terms.loss, "divergence": terms.divergence, "clipped": terms.clipped}
-        return terms, columns | token_statistics(student, teacher, token_ids)
+        return terms, columns | token_statistics(student, teacher, tokens.ids)
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class OPSD(Objective):
     tail: Tail = "bucket"
     support: Support = "teacher"
 
-    def terms(self, student: Side, teacher: Side, token_ids: Tensor, slope: bool) -> LossTerms:
+    def terms(self, student: Side, teacher: Side, tokens: Tokens, slope: bool) -> LossTerms:
         """Return the divergences of a few tokens [n] and their derivatives."""
         options = {name: value for name, value in vars(self).items() if name != "divergence"}
         return divergence_terms(self.divergence, student, teacher, **options, slope=slope)
@@ -92,9 +108,9 @@ class SampledTokenOPSD(Objective):
 
     temperature: float = 1.0
 
-    def terms(self, student: Side, teacher: Side, token_ids: Tensor, slope: bool) -> LossTerms:
+    def terms(self, student: Side, teacher: Side, tokens: Tokens, slope: bool) -> LossTerms:
         """Return the losses of a few tokens [n] and their derivatives; none reaches the advantage."""
-        return sampled_token_terms(student, teacher, token_ids, temperature=self.temperature, slope=slope)
+        return sampled_token_terms(student, teacher, tokens.ids, temperature=self.temperature, slope=slope)
 
 
 @torch.no_grad()

@@ -166,6 +166,10 @@ def _foldable_layers(policy: Policy) -> list[LoraLinear]:
 class Teacher(Protocol):
     """Whose weights teach."""
 
+    def policy_beside(self, student: Policy) -> Policy:
+        """Return the policy that computes the teacher's numbers: the student's own, or another."""
+        ...
+
     def weights(self) -> AbstractContextManager[None]:
         """Return a context manager under which the policy's model computes as the teacher."""
         ...
@@ -185,6 +189,10 @@ class Teacher(Protocol):
 
 class LiveTeacher:
     """The student's present weights teach (called unstable without a LoRA by the paper)."""
+
+    def policy_beside(self, student: Policy) -> Policy:
+        """Return the student's policy, whose weights `weights` sees to."""
+        return student
 
     @contextmanager
     def weights(self) -> Iterator[None]:
@@ -221,7 +229,24 @@ class AdapterOffTeacher(LiveTeacher):
             yield
 
 
-class AveragedTeacher:
+class OtherTeacher(LiveTeacher):
+    """Another policy teaches, with weights of its own that do not change: distillation from, say, a larger model.
+
+    Raises:
+        ValueError: when the two tokenizers differ, so that their tokens' probabilities could not be compared.
+    """
+
+    def __init__(self, policy: Policy, student: Policy) -> None:
+        if policy.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+            raise ValueError(f"{policy.name} has another vocabulary than {student.name}; a teacher needs the student's")
+        self._policy = policy
+
+    def policy_beside(self, student: Policy) -> Policy:
+        """Return the other policy."""
+        return self._policy
+
+
+class AveragedTeacher(LiveTeacher):
     """An exponential moving average of the student's trainable parameters teaches.
 
     It starts as a copy of the initial policy. After each optimiser step, average = decay * average + (1 - decay) * student, in
@@ -274,6 +299,37 @@ class AveragedTeacher:
             average.copy_(state[name])
 
 
+class RefreshedTeacher(AveragedTeacher):
+    """A frozen copy of the student teaches, and is taken anew after every `every` optimiser steps.
+
+    Raises:
+        ValueError: when `every` is below 1.
+    """
+
+    def __init__(self, policy: Policy, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"every is {every}; a teacher is refreshed after 1 step or more")
+        super().__init__(policy, decay=0.0)
+        self.every = every
+        self._age = torch.zeros(1, dtype=torch.int64)
+
+    def update(self) -> None:
+        """Count the step; take the student's weights if it is time."""
+        self._age += 1
+        if int(self._age) % self.every == 0:
+            super().update()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the copy, and how many steps have been counted."""
+        return {**super().state(), "refreshed/age": self._age}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the copy and the count back."""
+        weights = dict(state)
+        self._age = weights.pop("refreshed/age", self._age)
+        super().load_state(weights)
+
+
 def has_fresh_lora(policy: Policy) -> bool:
     """Tell whether the policy has a LoRA that changes nothing yet (all B matrices zero) and trains nothing else."""
     trainable = policy.trainable()
@@ -298,3 +354,8 @@ def ema_teacher(policy: Policy, decay: float = 0.999) -> Teacher:
 def live_teacher() -> Teacher:
     """Return a teacher that is the student at every step."""
     return LiveTeacher()
+
+
+def refreshed_teacher(policy: Policy, every: int = 10) -> Teacher:
+    """Return a teacher that is the student of some steps ago; see `RefreshedTeacher`."""
+    return RefreshedTeacher(policy, every)

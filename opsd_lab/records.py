@@ -27,7 +27,8 @@ class TrainingParams:
     (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The learning rate rises linearly over
     `warmup_steps`, then stays. `importance_cap` c weighs each token by min(p / q, c), p being the trainer's probability of the token
     and q the sampler's (truncated importance sampling), for samplers whose numbers differ from the trainer's; None leaves the
-    weights alone. `seed` fixes the order of problems and every rollout.
+    weights alone. `passes` optimiser steps are taken on the same rollouts, which are scored anew each time. `seed` fixes the order
+    of problems and every rollout.
 
     Raises:
         ValueError: for a value outside its range; the message names the field.
@@ -42,6 +43,7 @@ class TrainingParams:
     normalisation: Normalisation = "token"
     truncated: Truncated = "keep"
     importance_cap: float | None = None
+    passes: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class TrainingParams:
             "normalisation": self.normalisation in Normalisation.__args__,
             "truncated": self.truncated in Truncated.__args__,
             "importance_cap": self.importance_cap is None or self.importance_cap > 0,
+            "passes": self.passes >= 1,
             "seed": self.seed >= 0,
         }
         for name, valid in checks.items():
@@ -87,10 +90,9 @@ def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
     return torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
 
 
-def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns) -> dict[str, float]:
-    """Return a step's averages, and how far the sampler's log-probabilities lie from the trainer's."""
-    difference = sampled_logprobs(examples) - columns["student_logprob"].cpu().float()
-    return {
+def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns, *, on_policy: bool = True) -> dict[str, float]:
+    """Return a step's averages and, on policy, how far the sampler's log-probabilities are from the trainer's."""
+    averages = {
         "divergence": float(columns["divergence"].mean()),
         "gap": float(columns["gap"].mean()),
         "clip_fraction": float((columns["clipped"] > 0).float().mean()),
@@ -99,6 +101,11 @@ def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Colu
         "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
         "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
         "dropped": float(len(rollouts) - len(examples)),
+    }
+    if not on_policy:
+        return averages
+    difference = sampled_logprobs(examples) - columns["student_logprob"].cpu().float()
+    return averages | {
         "mismatch_mean": float(difference.abs().mean()),
         "mismatch_max": float(difference.abs().max()),
         "mismatch_kl": float(difference.mean()),

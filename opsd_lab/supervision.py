@@ -18,7 +18,7 @@ from opsd_lab.rollouts.base import Rollout
 from opsd_lab.score_parts import ScoreParts, fingerprint
 from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.token_table import TokenTable
-from opsd_lab.token_text import token_texts
+from opsd_lab.token_text import token_texts, written_tokens
 from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens
 
 Columns = dict[str, Tensor]
@@ -48,13 +48,7 @@ def text_rollout(contexts: ContextBuilder, problem: Problem, text: str) -> Rollo
     Raises:
         ValueError: when the text has no tokens, or they do not spell it again.
     """
-    ids = tuple(contexts.tokenizer(text, add_special_tokens=False)["input_ids"])
-    tokens = token_texts(contexts.tokenizer, ids) if ids else ()
-    if not ids or "".join(tokens) != text:
-        raise ValueError(
-            f"problem {problem.id!r}: the text {text[:40]!r} "
-            + ("has no tokens" if not ids else "is changed by this tokenizer, so that places in it could not be found again")
-        )
+    ids, tokens = written_tokens(contexts.tokenizer, text, f"problem {problem.id!r}")
     return Rollout(problem.id, tuple(contexts.student_prompt(problem)), ids, (math.nan,) * len(ids), "length", text, tokens)
 
 

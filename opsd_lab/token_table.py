@@ -99,6 +99,11 @@ class TokenTable:
         return TokenTable(self.frame.assign(**columns), self.top)
 
     @staticmethod
+    def empty() -> "TokenTable":
+        """Return the table of no rollouts."""
+        return TokenTable(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()}))
+
+    @staticmethod
     def concatenate(tables: list["TokenTable"]) -> "TokenTable":
         """Join tables, renumbering their rollouts so that each stays apart.
 

@@ -30,3 +30,19 @@ def _run_texts(backend: Tokenizer, run: list[int]) -> list[str]:
     if whole.startswith(joined):  # what the stream still holds back: bytes without an end
         texts[-1] += whole[len(joined) :]
     return texts
+
+
+def written_tokens(tokenizer: PreTrainedTokenizerBase, text: str, whose: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return a given text's token ids and their texts, which join to it again.
+
+    Raises:
+        ValueError: when the text has no tokens, or they do not spell it again; the message begins with `whose` text it is.
+    """
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokens = token_texts(tokenizer, ids) if ids else ()
+    if not ids or "".join(tokens) != text:
+        raise ValueError(
+            f"{whose}: the text {text[:40]!r} "
+            + ("has no tokens" if not ids else "is changed by this tokenizer, so that places in it could not be found again")
+        )
+    return ids, tokens

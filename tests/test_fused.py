@@ -33,12 +33,12 @@ OPTIONS = [
 
 @contextlib.contextmanager
 def cut(block, piece):
-    before = fused_module.BLOCK, fused_module.PIECE
-    fused_module.BLOCK, fused_module.PIECE = {"cpu": block}, {"cpu": piece}
+    before = fused_module.BLOCK, fused_module.PIECE, fused_module.ROWS
+    fused_module.BLOCK, fused_module.PIECE, fused_module.ROWS = {"cpu": block}, {"cpu": piece}, 1
     try:
         yield
     finally:
-        fused_module.BLOCK, fused_module.PIECE = before
+        fused_module.BLOCK, fused_module.PIECE, fused_module.ROWS = before
 
 
 def case(seed=0, n=13, width=8, vocabulary=37, *, scale=2.0, dtype=torch.float32, bias=False, **head):

@@ -6,7 +6,7 @@ whatever the number N of tokens, and a head that does not train gets no gradient
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,11 +18,11 @@ from opsd_lab.divergences.terms import LossTerms, Side
 # student's place) are most of the memory that the loss takes; more tokens at once make the product faster only up to some
 # hundred of them.
 BLOCK = {"cpu": 2**22, "cuda": 2**26}
+ROWS = 64  # tokens per block at least, however large the vocabulary: with fewer the product is slow
 PIECE = {"cpu": 2**19, "cuda": 2**24}
 LOSS = "the loss itself"  # among the columns that are kept
 
 Columns = dict[str, Tensor]
-Compute = Callable[[Side, Side, Tensor, bool], tuple[LossTerms, Columns]]
 Undo = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -63,32 +63,55 @@ class States(Protocol):
     head: Head
 
 
-def fused_losses(compute: Compute, student: States, teacher: States, token_ids: Tensor) -> tuple[Tensor, Columns]:
-    """Return the losses [N] of the tokens `token_ids` [N], with their gradient, and the columns that `compute` records.
+class Tokens(NamedTuple):
+    """The tokens [n] that were written, and what an objective may know of each: an advantage, the sampler's log-probability."""
+
+    ids: Tensor
+    advantage: Tensor | None = None
+    sampled_logprob: Tensor | None = None
+
+    def rows(self, rows: slice) -> "Tokens":
+        """Return some of the tokens."""
+        return Tokens(*(None if values is None else values[rows] for values in self))
+
+    @property
+    def count(self) -> int:
+        """How many tokens there are."""
+        return len(self.ids)
+
+
+Compute = Callable[[Side, Side, Tokens, bool], tuple[LossTerms, Columns]]
+
+
+def fused_losses(compute: Compute, student: States, teacher: States, tokens: Tokens) -> tuple[Tensor, Columns]:
+    """Return the losses [N] of the tokens, with their gradient, and the columns that `compute` records.
 
     `compute` takes both sides' logits of a few tokens, the tokens, and whether the slope is wanted. No gradient reaches the
-    teacher.
+    teacher. A student that is its own teacher is computed once.
     """
     if student.head.is_frozen or not torch.is_grad_enabled():
-        return _Fused.apply(student.hidden, compute, student, teacher, token_ids, torch.is_grad_enabled())
+        return _Fused.apply(student.hidden, compute, student, teacher, tokens, torch.is_grad_enabled())
     parts = [
-        checkpoint(_trainable_block, compute, student.head, student.hidden[rows], teacher, rows, token_ids, use_reentrant=False)
-        for rows in _cut(len(token_ids), student.head.size, BLOCK[token_ids.device.type])
+        checkpoint(
+            _trainable_block, compute, student.head, student.hidden[rows], teacher, rows, tokens.rows(rows), use_reentrant=False
+        )
+        for rows in _cut(tokens.count, student.head.size, BLOCK[tokens.ids.device.type], ROWS)
     ]
     return torch.cat([loss for loss, _ in parts]), {name: torch.cat([columns[name] for _, columns in parts]) for name in parts[0][1]}
 
 
 @torch.no_grad()
-def read_columns(compute: Compute, student: States, teachers: Mapping[str, States], token_ids: Tensor) -> dict[str, Columns]:
+def read_columns(compute: Compute, student: States, teachers: Mapping[str, States], tokens: Tokens) -> dict[str, Columns]:
     """Return what `compute` records of the tokens under each teacher; the student's logits are computed once."""
     found: dict[str, Columns] = {name: {} for name in teachers}
     sides = {"": student} | {f"teacher {name}": teacher for name, teacher in teachers.items()}
-    for rows, written in _blocks(sides, len(token_ids)):
-        for piece in _cut(len(written[""]), student.head.size, PIECE[token_ids.device.type]):
+    for rows, written in _blocks(sides, tokens.count):
+        chosen = tokens.rows(rows)
+        for piece in _cut(chosen.count, student.head.size, PIECE[tokens.ids.device.type]):
             ours = Side(written[""][piece])
             for name in teachers:
                 theirs = Side(written[f"teacher {name}"][piece])
-                _keep(found[name], compute(ours, theirs, token_ids[rows][piece], False)[1], rows.start + piece.start, len(token_ids))
+                _keep(found[name], compute(ours, theirs, chosen.rows(piece), False)[1], rows.start + piece.start, tokens.count)
     return found
 
 
@@ -97,7 +120,7 @@ def _blocks(sides: Mapping[str, States], count: int) -> Iterator[tuple[slice, di
     # Made once: blocks allocated anew each time would leave the process several times their size, in gaps of its heap.
     buffers: dict[str, Tensor] = {}
     first = next(iter(sides.values()))
-    for rows in _cut(count, first.head.size, BLOCK[first.hidden.device.type]):
+    for rows in _cut(count, first.head.size, BLOCK[first.hidden.device.type], ROWS):
         for name, side in sides.items():
             if name not in buffers:
                 buffers[name] = side.hidden.new_empty(rows.stop, side.head.size, dtype=torch.float32)
@@ -105,9 +128,9 @@ def _blocks(sides: Mapping[str, States], count: int) -> Iterator[tuple[slice, di
         yield rows, {name: side.head.write(side.hidden[rows], buffers[name][:size]) for name, side in sides.items()}
 
 
-def _cut(count: int, size: int, limit: int) -> Iterator[slice]:
-    """Cut `count` rows of `size` entries into slices of at most `limit` entries, of one row at least."""
-    rows = max(1, limit // size)
+def _cut(count: int, size: int, limit: int, least: int = 1) -> Iterator[slice]:
+    """Cut `count` rows of `size` entries into slices of at most `limit` entries, but of `least` rows, if there are as many."""
+    rows = max(least, limit // size)
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
 
@@ -123,18 +146,22 @@ def _keep(kept: Columns, part: Columns, start: int, count: int) -> None:
 def _pieces(
     compute: Compute,
     logits: Tensor,
-    theirs: Tensor,
-    token_ids: Tensor,
+    theirs: Tensor | None,
+    tokens: Tokens,
     kept: Columns,
     start: int = 0,
     slopes: Tensor | None = None,
     undo: Undo | None = None,
 ) -> None:
-    """Keep a block's losses and columns, from row `start` on; write its slopes, led back through `undo`, even over `logits`."""
+    """Keep a block's losses and columns, from row `start` of all tokens on; write its slopes, led back through `undo`.
+
+    The slopes may take the logits' place. Without logits of the teacher's, the student is its own.
+    """
     for piece in _cut(len(logits), logits.shape[1], PIECE[logits.device.type]):
-        chosen = token_ids[start:][piece]
-        terms, recorded = compute(Side(logits[piece]), Side(theirs[piece]), chosen, slopes is not None)
-        _keep(kept, recorded | {LOSS: terms.loss}, start + piece.start, len(token_ids))
+        ours = Side(logits[piece])
+        chosen = tokens.rows(slice(start + piece.start, start + piece.stop))
+        terms, recorded = compute(ours, ours if theirs is None else Side(theirs[piece]), chosen, slopes is not None)
+        _keep(kept, recorded | {LOSS: terms.loss}, start + piece.start, tokens.count)
         if slopes is not None:  # last, since what is kept may be read from the logits
             slopes[piece] = undo(terms.slope, logits[piece]) if undo else terms.slope
 
@@ -149,15 +176,16 @@ class _Fused(torch.autograd.Function):
         compute: Compute,
         student: States,
         teacher: States,
-        token_ids: Tensor,
+        tokens: Tokens,
         wanted: bool,
     ) -> tuple[Tensor, Columns]:
         gradient = hidden.new_empty(hidden.shape, dtype=torch.float32) if wanted and hidden.requires_grad else None
         kept: Columns = {}
-        for rows, written in _blocks({"student": student, "teacher": teacher}, len(token_ids)):
-            logits, theirs = written["student"], written["teacher"]
+        sides = {"student": student} | ({} if teacher is student else {"teacher": teacher})
+        for rows, written in _blocks(sides, tokens.count):
+            logits = written["student"]
             slopes = None if gradient is None else logits
-            _pieces(compute, logits, theirs, token_ids, kept, rows.start, slopes, student.head.before_cap)
+            _pieces(compute, logits, written.get("teacher"), tokens, kept, rows.start, slopes, student.head.before_cap)
             if gradient is not None:
                 gradient[rows] = student.head.pull_back(slopes)
         ctx.gradient, ctx.dtype = gradient, hidden.dtype
@@ -169,12 +197,12 @@ class _Fused(torch.autograd.Function):
 
 
 def _trainable_block(
-    compute: Compute, head: Head, hidden: Tensor, teacher: States, rows: slice, token_ids: Tensor
+    compute: Compute, head: Head, hidden: Tensor, teacher: States, rows: slice, tokens: Tokens
 ) -> tuple[Tensor, Columns]:
     """Return a block's losses, through which autograd reaches the states and the head, and its columns."""
     with torch.no_grad():
         theirs = teacher.head(teacher.hidden[rows])
-    return _Terms.apply(head(hidden), theirs, compute, token_ids[rows])
+    return _Terms.apply(head(hidden), theirs, compute, tokens)
 
 
 class _Terms(torch.autograd.Function):
@@ -182,10 +210,10 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, logits: Tensor, theirs: Tensor, compute: Compute, token_ids: Tensor
+        ctx: torch.autograd.function.FunctionCtx, logits: Tensor, theirs: Tensor, compute: Compute, tokens: Tokens
     ) -> tuple[Tensor, Columns]:
         slopes, kept = torch.empty_like(logits), {}
-        _pieces(compute, logits, theirs, token_ids, kept, slopes=slopes)
+        _pieces(compute, logits, theirs, tokens, kept, slopes=slopes)
         ctx.save_for_backward(slopes)
         return kept.pop(LOSS), kept
 

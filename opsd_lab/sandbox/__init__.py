@@ -1,0 +1,49 @@
+"""A tiny language model trained from scratch in minutes, with tasks whose steps are exactly checkable: for hundreds of experiments.
+
+It is a model like any other: a folder that `load_policy` reads, `Problem`s, the usual views, samplers, labels and trainer.
+"""
+
+from pathlib import Path
+
+import torch
+
+from opsd_lab.policies import Policy, load_policy
+from opsd_lab.sandbox.pretraining import CHAT, Pretraining, Size, pretrain, save_small, shown_own_words
+from opsd_lab.sandbox.worksheet import TASKS, own_solution, worksheets
+
+__all__ = ["CHAT", "PLANS", "TASKS", "load_sandbox", "make_sandbox", "own_solution", "shown_own_words", "worksheets"]
+
+FOLDER = Path(__file__).parents[2] / "data" / "sandbox"
+PLANS = {
+    "student": Pretraining(Size(hidden=128, layers=3, intermediate=384), steps=700),
+    "expert": Pretraining(
+        Size(hidden=192, layers=4, intermediate=512), steps=700, views=(("none", 0.8), ("reference", 0.2)), mistakes=0.1
+    ),
+}
+
+
+def load_sandbox(name: str = "student", folder: Path = FOLDER) -> Policy:
+    """Load the sandbox's model in float32; "expert" is the larger one that can do without privileged information.
+
+    Raises:
+        ValueError: for another name.
+        FileNotFoundError: when it is not there; the message says how it is made.
+    """
+    if name not in PLANS:
+        raise ValueError(f"no sandbox model {name!r}; there are {', '.join(PLANS)}")
+    if not (folder / name / "config.json").exists():
+        raise FileNotFoundError(f"{folder / name} has no model; make it with `python -m opsd_lab sandbox --name {name}`")
+    policy = load_policy(folder / name, dtype=torch.float32, device="cpu")
+    return Policy(f"sandbox {name}", policy.model, policy.tokenizer)
+
+
+def make_sandbox(name: str = "student", folder: Path = FOLDER) -> Policy:
+    """Train the sandbox's model from scratch, write it, and return it as `load_sandbox` does.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in PLANS:
+        raise ValueError(f"no sandbox model {name!r}; there are {', '.join(PLANS)}")
+    save_small(pretrain(PLANS[name]), folder / name)
+    return load_sandbox(name, folder)
