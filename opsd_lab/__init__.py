@@ -1,5 +1,6 @@
 """opsd_lab: on-policy self-distillation of language models, in composable pieces."""
 
+from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches
 from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import (
@@ -16,6 +17,8 @@ from opsd_lab.contexts import (
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
 from opsd_lab.evaluation import Evaluation, evaluate, paired_difference
+from opsd_lab.experiment_figures import draw_arms, draw_curves, draw_forgetting
+from opsd_lab.experiments import Study, run_study
 from opsd_lab.figures import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
 from opsd_lab.grading import Grade, Grader
 from opsd_lab.hub_problems import load_hub
@@ -23,11 +26,25 @@ from opsd_lab.idea_figure import draw_idea
 from opsd_lab.labels import label_first_error, label_steps
 from opsd_lab.ledger import Ledger
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import Policy, add_lora, ema_teacher, fixed_teacher, live_teacher, load_policy
+from opsd_lab.policies import (
+    OtherTeacher,
+    Policy,
+    add_lora,
+    ema_teacher,
+    fixed_teacher,
+    live_teacher,
+    load_policy,
+    refreshed_teacher,
+)
 from opsd_lab.problems import BadRowsError, Problem, builtin, load_jsonl, save_jsonl
+from opsd_lab.recipes import Recipe, texts_of
 from opsd_lab.records import StepRecord, TrainingParams
+from opsd_lab.results import arm_table, at_matched_cost, choose, failures, final_rows
+from opsd_lab.rewards import AnswerReward
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
+from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
 from opsd_lab.scoring import CompletionStates, score_completions
+from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
 from opsd_lab.statistics import Interval
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
 from opsd_lab.table_files import load_table, save_table
@@ -37,7 +54,10 @@ from opsd_lab.top_tokens import TopTokens
 from opsd_lab.trainer import NonFiniteError, Trainer
 
 __all__ = [
+    "GRPO",
     "OPSD",
+    "SFT",
+    "AnswerReward",
     "BadRowsError",
     "ChatFormat",
     "CompletionStates",
@@ -53,13 +73,19 @@ __all__ = [
     "Ledger",
     "LiveTraining",
     "NonFiniteError",
+    "OtherTeacher",
     "Policy",
     "Problem",
+    "Recipe",
     "Rollout",
     "SampledTokenOPSD",
     "Sampler",
     "SamplingParams",
     "StepRecord",
+    "StudentWrites",
+    "Study",
+    "TeacherWrites",
+    "Texts",
     "TokenTable",
     "TopTokens",
     "Trainer",
@@ -68,20 +94,30 @@ __all__ = [
     "VLLMServerSampler",
     "add_lora",
     "answer_only",
+    "arm_table",
+    "at_matched_cost",
     "build_batch",
     "build_examples",
     "builtin",
+    "choose",
     "contexts_view",
+    "correct_only",
     "draw_accuracy",
+    "draw_arms",
+    "draw_curves",
+    "draw_forgetting",
     "draw_idea",
     "draw_top_tokens",
     "draw_training",
     "ema_teacher",
     "evaluate",
     "explore",
+    "failures",
+    "final_rows",
     "fixed_teacher",
     "forward_kl",
     "hints",
+    "incorrect_only",
     "jsd",
     "label_first_error",
     "label_steps",
@@ -90,16 +126,21 @@ __all__ = [
     "load_hub",
     "load_jsonl",
     "load_policy",
+    "load_sandbox",
     "load_table",
     "micro_batches",
+    "mixed_groups",
     "no_privilege",
     "other_problem",
+    "own_solution",
     "paired_difference",
     "partial_solution",
     "reference_solution",
+    "refreshed_teacher",
     "render",
     "render_views",
     "reverse_kl",
+    "run_study",
     "sampled_token",
     "save_checkpoint",
     "save_jsonl",
@@ -108,5 +149,7 @@ __all__ = [
     "score_rollouts",
     "score_views",
     "text_rollout",
+    "texts_of",
+    "worksheets",
     "wrong_solution",
 ]

@@ -184,5 +184,53 @@ def champ(
     print(first_wrong_step(rows[rows["scope"] == "all"]).round(3).to_string(index=False))
 
 
+@app.command
+def sandbox(name: str = "student", out: Path | None = None) -> None:
+    """Train a model of the sandbox from scratch and write it; about 10 minutes on two cores.
+
+    Args:
+        name: student or expert.
+        out: the folder that holds the models; left out, data/sandbox.
+    """
+    from opsd_lab.sandbox import FOLDER, accuracies, make_sandbox
+
+    policy = make_sandbox(name, out or FOLDER)
+    print(accuracies(policy).to_string(index=False))
+
+
+@app.command
+def study(
+    name: str,
+    out: Path,
+    cells: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    arms: tuple[str, ...] = (),
+    workers: int = 1,
+) -> None:
+    """Run a study, arms x seeds, and write its table; finished cells are not repeated.
+
+    Args:
+        name: sandbox, sandbox-search, smollm2 or smollm2-search.
+        out: the Parquet file to write.
+        cells: the folder of the finished cells; left out, build/cells/NAME.
+        seeds: the seeds of every arm.
+        arms: the arms to run; left out, all.
+        workers: how many cells run at once, each with its share of the cores.
+    """
+    from opsd_lab.experiments import run_study
+    from opsd_lab.results import failures, final_rows
+    from opsd_lab.studies import STUDIES
+
+    if name not in STUDIES:
+        raise SystemExit(f"no study {name!r}; there are {', '.join(STUDIES)}")
+    results = run_study(STUDIES[name], seeds, cells or Path("build/cells") / name, arms=arms or None, workers=workers)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    results.to_parquet(out, index=False, compression="zstd")
+    split = "validation" if name.endswith("search") else "test"
+    print(final_rows(results, split).groupby("arm", sort=False)["accuracy"].agg(["mean", "min", "max", "count"]).round(3).to_string())
+    if len(failed := failures(results)):
+        print(failed.to_string(index=False))
+
+
 if __name__ == "__main__":
     app.cli(prog="python -m opsd_lab", description=__doc__)

@@ -1,7 +1,8 @@
 """The floating-point operations that a run's tokens take, from lengths alone: the same whatever engine or batching computes them.
 
-Counted are the matrix products, attention's included, 2 operations per multiply-add, as torch's `FlopCounterMode` counts them.
-Padding is left out, and attention is counted in full, not by its causal half, as kernels on a processor compute it.
+Counted are the matrix products, 2 operations per multiply-add, as torch's `FlopCounterMode` counts them. Attention is counted as its
+definition has it, two products forwards and four backwards over all pairs of tokens, whether or not a kernel skips the causal half.
+Padding, and folding a LoRA into the weights before sampling, are left out.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class CostModel:
 
     @classmethod
     def of(cls, policy: Policy) -> "CostModel":
-        """Read the shapes of a policy with ordinary attention layers."""
+        """Read the shapes of a policy with ordinary attention layers; a LoRA that is switched off costs nothing."""
         config = policy.causal_lm.config.get_text_config()
         merged = linear = trained = skipped = 0
         trunk = policy.causal_lm.get_decoder()
@@ -45,7 +46,8 @@ class CostModel:
                 base = module.get_base_layer()
                 inside.update(module.modules())
                 size = 2 * base.in_features * base.out_features
-                adapters = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer is not base]
+                active = [] if module.disable_adapters else module.modules()
+                adapters = [layer for layer in active if isinstance(layer, nn.Linear) and layer is not base]
                 extra = sum(2 * layer.in_features * layer.out_features for layer in adapters)
                 merged, linear, trained = merged + size, linear + size + extra, trained + extra
                 inner = sum(2 * layer.in_features * layer.out_features for layer in adapters if layer.in_features == base.in_features)
@@ -71,7 +73,7 @@ class CostModel:
         return self.linear * length + self.pair * length**2 + self.head * completion
 
     def training(self, prompt: int, completion: int) -> float:
-        """Return the cost of a forward and backward pass; attention is computed again on the way back."""
+        """Return the cost of a forward and backward pass."""
         length = prompt + completion
-        backward = (self.linear - self.skipped + self.trained) * length + 2.5 * self.pair * length**2
+        backward = (self.linear - self.skipped + self.trained) * length + 2 * self.pair * length**2
         return self.scoring(prompt, completion) + backward + self.head * completion * (3 if self.head_trains else 1)

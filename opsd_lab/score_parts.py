@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -77,7 +78,18 @@ def fingerprint(
 
 
 def described(value: object) -> str:
-    """Return a text that is the same for equal compositions of dataclasses and named functions in every process."""
-    if is_dataclass(value):
+    """Return a text that is the same for equal compositions of dataclasses, containers and functions in every process.
+
+    A function counts by its name and by what it encloses, not by its code.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
         return f"{type(value).__name__}({', '.join(f'{f.name}={described(getattr(value, f.name))}' for f in fields(value))})"
+    if isinstance(value, partial):
+        return f"{described(value.func)}({described(value.args)}, {described(value.keywords)})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {described(entry)}' for key, entry in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(described, value))}]"
+    if enclosed := getattr(value, "__closure__", None):
+        return f"{value.__name__}({', '.join(described(cell.cell_contents) for cell in enclosed)})"
     return getattr(value, "__name__", None) or repr(value)

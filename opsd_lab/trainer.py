@@ -88,7 +88,9 @@ class Trainer:
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
         self.trainable = list(policy.trainable().values())
         self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
-        self.costs, self.teacher_costs = CostModel.of(policy), CostModel.of(self.teacher.policy_beside(policy))
+        self.costs = CostModel.of(policy)
+        with self.teacher.weights():
+            self.teacher_costs = CostModel.of(self.teacher.policy_beside(policy))
         self.step = 0
         self.ledger = Ledger()
 

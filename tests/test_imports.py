@@ -41,6 +41,8 @@ LAYERS = [
     {"grading", "grading_worker", "steps"},
     {"labels", "rewards"},
     {"statistics"},
+    {"comparisons"},
+    {"results"},
     {"score_parts"},
     {"evaluation", "supervision", "first_wrong_step"},
     {"diagnostics"},
@@ -49,14 +51,18 @@ LAYERS = [
         "figures",
         "figure_words",
         "supervision_figures",
+        "experiment_figures",
         "supervision_figure_parts",
         "gap_distributions",
         "token_view",
         "idea_figure",
         "export",
     },
+    {"recipes"},
+    {"experiments"},
     {"sandbox"},
-    {"walkthrough", "supervision_study", "__main__"},
+    {"walkthrough"},
+    {"studies", "supervision_study", "__main__"},
     {"opsd_lab"},  # its __init__.py, the list of public names
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -64,7 +70,7 @@ ISLANDS = {"divergences", "token_weights", "grading", "steps", "ledger"}
 ENGINES = {"transformers", "peft", "vllm", "rollouts"}
 PICTURES = LAYERS[RANK["figures"]]
 PICTURE_MAKERS = {"IPython", "anywidget", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly", "traitlets"}
-PICTURE_USERS = PICTURES | {"walkthrough", "supervision_study", "__main__", "opsd_lab"}
+PICTURE_USERS = PICTURES | {"walkthrough", "studies", "supervision_study", "__main__", "opsd_lab"}
 
 # Declared, though no line of Python here imports them.
 TOOLS = {

@@ -193,3 +193,12 @@ def test_an_inconsistent_rollout_is_refused_with_its_problem(change, message):
     good = Rollout("p7", (1,), (2, 3), (-0.1, -0.2), "stop", "ab", ("a", "b"))
     with pytest.raises(ValueError, match="'p7'.*" + message):
         dataclasses.replace(good, **change)
+
+
+def test_weights_that_have_diverged_are_named_before_anything_is_drawn():
+    policy = tiny_policy()
+    with torch.no_grad():
+        policy.causal_lm.get_input_embeddings().weight.fill_(float("nan"))
+    for temperature in (0.0, 1.0):
+        with pytest.raises(FloatingPointError, match="logits are not finite"):
+            HFSampler(policy, progress=False).sample([[1, 2, 3]], SamplingParams(4, temperature=temperature))

@@ -41,6 +41,7 @@ class HFSampler:
 
         Raises:
             ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
+            FloatingPointError: when the policy's weights have diverged, so that its logits are no numbers.
         """
         check_prompts(prompts, params, self.policy.context_length)
         asked = requests(prompts, params)
@@ -110,7 +111,17 @@ def _uniforms(asked: list[Request], length: int) -> Tensor:
 
 
 def _draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """Choose one token per row by inverting the cumulative distribution; return tokens [B] and raw log-probabilities [B]."""
+    """Choose one token per row by inverting the cumulative distribution; return tokens [B] and raw log-probabilities [B].
+
+    Raises:
+        FloatingPointError: when some logits are no numbers.
+    """
+    whole = logits.logsumexp(-1)
+    if not whole.isfinite().all():
+        raise FloatingPointError(
+            "the policy's logits are not finite, so it has no distribution to sample from: its weights have diverged. Go back to an "
+            "earlier checkpoint, and lower the learning rate"
+        )
     if params.temperature == 0:
         tokens = logits.argmax(-1)
     else:
@@ -120,7 +131,7 @@ def _draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Ten
             warpers += [TopPLogitsWarper(params.top_p)] if params.top_p < 1 else []
             warped = LogitsProcessorList(warpers)(None, warped)
         tokens = _invert(warped.softmax(-1), uniforms)
-    return tokens, logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    return tokens, logits.gather(-1, tokens[:, None])[:, 0] - whole
 
 
 def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:

@@ -5,13 +5,29 @@ It is a model like any other: a folder that `load_policy` reads, `Problem`s, the
 
 from pathlib import Path
 
+import pandas as pd
 import torch
 
+from opsd_lab.contexts import ContextBuilder
+from opsd_lab.evaluation import evaluate
+from opsd_lab.grading import Grader
 from opsd_lab.policies import Policy, load_policy
-from opsd_lab.sandbox.pretraining import CHAT, Pretraining, Size, pretrain, save_small, shown_own_words
+from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.sandbox.pretraining import CHAT, VIEWS, Pretraining, Size, pretrain, save_small, shown_own_words
 from opsd_lab.sandbox.worksheet import TASKS, own_solution, worksheets
 
-__all__ = ["CHAT", "PLANS", "TASKS", "load_sandbox", "make_sandbox", "own_solution", "shown_own_words", "worksheets"]
+__all__ = [
+    "CHAT",
+    "FOLDER",
+    "PLANS",
+    "TASKS",
+    "accuracies",
+    "load_sandbox",
+    "make_sandbox",
+    "own_solution",
+    "shown_own_words",
+    "worksheets",
+]
 
 FOLDER = Path(__file__).parents[2] / "data" / "sandbox"
 PLANS = {
@@ -47,3 +63,22 @@ def make_sandbox(name: str = "student", folder: Path = FOLDER) -> Policy:
         raise ValueError(f"no sandbox model {name!r}; there are {', '.join(PLANS)}")
     save_small(pretrain(PLANS[name]), folder / name)
     return load_sandbox(name, folder)
+
+
+def accuracies(policy: Policy, size: int = 128) -> pd.DataFrame:
+    """Return the policy's accuracy by task and view, greedy and at temperature 1: task, view, greedy, sampled, n."""
+    rows = []
+    with Grader() as grader:
+        for task in TASKS:
+            problems = worksheets(task, "test", size)
+            for view in VIEWS if task in ("sheet", "chain") else ("none", "reference"):
+                contexts = ContextBuilder(policy.tokenizer, VIEWS[view], student=CHAT, teacher=CHAT)
+                prompts = {problem.id: list(contexts.build(problem).teacher_ids) for problem in problems}
+                row = {"task": task, "view": view}
+                for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+                    params = SamplingParams(64, temperature=temperature)
+                    sampler = HFSampler(policy, progress=False)
+                    found = evaluate(sampler, problems, lambda problem, prompts=prompts: prompts[problem.id], params, grader)
+                    row[name] = found.accuracy().mean
+                rows.append(row | {"n": size})
+    return pd.DataFrame(rows)

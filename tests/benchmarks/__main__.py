@@ -37,7 +37,7 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
 
 def draw(found: dict[str, dict], summary: dict[str, float]) -> go.Figure:
     """Return the page's figure: the ratios as bars, the growth as curves on logarithmic axes."""
-    curves = found.get("growth", {})
+    curves = {name: curve for name, curve in found.get("growth", {}).items() if name != "machine"}
     titles = ["ratios, below 1 is better for times and memory", *(f"{n}: exponent {c['exponent']:.2f}" for n, c in curves.items())]
     figure = make_subplots(rows=1 + bool(curves), cols=max(1, len(curves)), subplot_titles=titles, specs=_specs(len(curves)))
     texts = [f"{value:.2f}" for value in summary.values()]

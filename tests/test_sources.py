@@ -1,0 +1,188 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from opsd_lab.baselines import GRPO, SFT
+from opsd_lab.contexts import ContextBuilder, reference_solution
+from opsd_lab.divergences import reverse_kl
+from opsd_lab.objectives import OPSD
+from opsd_lab.policies import OtherTeacher, add_lora, refreshed_teacher
+from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
+from opsd_lab.trainer import Trainer, TrainingParams
+from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
+
+PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2)
+
+
+def build(policy=None, *, n=1, params=PARAMS, new=6, view=reference_solution, **options) -> Trainer:
+    policy = policy or add_lora(tiny_policy(), rank=4, alpha=8)
+    contexts = ContextBuilder(policy.tokenizer, view)
+    return Trainer(policy, PROBLEMS, contexts, HFSampler(policy, progress=False), SamplingParams(new, n=n), params=params, **options)
+
+
+def run(trainer, steps=1):
+    return list(trainer.train(steps, progress=False))
+
+
+def by_parity(rollouts, problems):
+    """A reward that differs between the rollouts of a random model."""
+    return [float(sum(r.completion_ids) % 2) for r in rollouts]
+
+
+def test_given_texts_are_trained_on_token_by_token_with_the_end_of_sequence():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    trainer = build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), objective=SFT(), new=64)
+    (record,) = run(trainer)
+    solutions = {p.id: p.solution for p in PROBLEMS}
+    for rollout in record.rollouts:
+        assert rollout.text == solutions[rollout.problem_id] and rollout.completion_ids[-1] == policy.tokenizer.eos_token_id
+        assert bytes(byte_tokenizer().decode(rollout.completion_ids[:-1]), "utf8") == bytes(rollout.text, "utf8")
+    frame = record.table.frame
+    assert record.loss == pytest.approx(-frame["student_logprob"].mean(), abs=1e-6)
+    assert "mismatch_mean" not in record.metrics
+    assert record.ledger.tokens_generated == record.ledger.tokens_scored == record.ledger.flops_generate == 0
+    assert record.ledger.tokens_trained == len(frame)
+
+
+def test_maximum_likelihood_makes_the_texts_likelier():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    params = dataclasses.replace(PARAMS, batch_size=12)
+    records = run(build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), objective=SFT(), new=64, params=params), 8)
+    assert records[-1].loss < records[0].loss - 0.1
+
+
+def test_a_text_that_is_too_long_or_changed_by_the_tokenizer_is_named():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    with pytest.raises(ValueError, match=r"problem 'p\d+': its text has \d+ tokens, more than max_new_tokens = 3"):
+        run(build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), objective=SFT(), new=3))
+    with pytest.raises(ValueError, match="no tokens"):
+        run(build(policy, source=Texts(lambda p: "", policy.tokenizer), objective=SFT()))
+
+
+def test_the_teacher_writes_under_its_own_weights_and_prompt_and_the_student_learns_behind_its_own():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    trainer = build(policy, source=TeacherWrites())
+    with torch.no_grad():
+        for name, parameter in policy.trainable().items():  # the student is no longer the teacher
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5)
+    (record,) = run(trainer)
+    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
+    frame = record.table.frame
+    for number, rollout in enumerate(record.rollouts):
+        assert rollout.prompt_ids == pairs[rollout.problem_id].student_ids
+        theirs = frame.loc[frame["rollout"] == number, "teacher_logprob"].to_numpy()
+        np.testing.assert_allclose(rollout.logprobs, theirs, atol=1e-4)  # the teacher's own numbers
+    assert np.abs(frame["gap"]).max() > 0.1
+
+
+def test_the_student_writes_by_default():
+    a, b = build(), build(source=StudentWrites())
+    assert run(a)[0].rollouts == run(b)[0].rollouts
+
+
+def test_gates_choose_rollouts_by_their_rewards():
+    rewards, groups = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.0]), np.array([5, 5, 2, 2, 9, 9])
+    assert correct_only(rewards, groups).tolist() == [True, False, True, True, False, False]
+    assert incorrect_only(rewards, groups).tolist() == [False, True, False, False, True, True]
+    assert mixed_groups(rewards, groups).tolist() == [True, True, False, False, False, False]
+
+
+def test_a_gated_step_trains_on_the_chosen_rollouts_and_counts_the_others():
+    (record,) = run(build(n=4, rewards=by_parity, gate=correct_only))
+    assert all(by_parity([r], None) == [1.0] for r in record.rollouts)
+    assert record.metrics["dropped"] == 16 - len(record.rollouts) > 0
+    assert record.metrics["reward"] == pytest.approx(len(record.rollouts) / 16)
+    assert record.ledger.tokens_trained < record.ledger.tokens_generated
+
+
+def test_a_step_whose_gate_lets_nothing_through_changes_no_weight_and_goes_on():
+    trainer = build(rewards=lambda rollouts, problems: [0.0] * len(rollouts), gate=correct_only)
+    before = {name: p.detach().clone() for name, p in trainer.policy.trainable().items()}
+    records = run(trainer, 2)
+    assert [r.step for r in records] == [1, 2] and all(math.isnan(r.loss) and len(r.table) == 0 for r in records)
+    assert all(torch.equal(p, before[name]) for name, p in trainer.policy.trainable().items())
+    assert records[1].ledger.tokens_generated > records[0].ledger.tokens_generated > 0 == records[1].ledger.tokens_trained
+
+
+def test_groups_without_a_difference_in_reward_leave_the_weights_alone():
+    trainer = build(n=4, rewards=lambda rollouts, problems: [1.0] * len(rollouts), objective=GRPO())
+    before = {name: p.detach().clone() for name, p in trainer.policy.trainable().items()}
+    (record,) = run(trainer)
+    assert record.loss == 0 and record.metrics["grad_norm"] == 0
+    assert all(torch.equal(p, before[name]) for name, p in trainer.policy.trainable().items())
+
+
+def test_policy_gradients_make_rewarded_rollouts_likelier():
+    def low_ids(rollouts, problems):
+        return [float(np.mean([i < 100 for i in r.completion_ids])) for r in rollouts]
+
+    params = dataclasses.replace(PARAMS, batch_size=6, learning_rate=2e-2)
+    records = run(build(n=8, rewards=low_ids, objective=GRPO(), params=params), 12)
+    rewards = [r.metrics["reward"] for r in records]
+    assert np.mean(rewards[-4:]) > np.mean(rewards[:3]) + 0.1
+
+
+def test_several_passes_meet_the_clip_and_one_pass_does_not():
+    params = dataclasses.replace(PARAMS, learning_rate=5e-2)
+    ratios = []
+    for passes in (1, 4):
+        trainer = build(n=4, rewards=by_parity, objective=GRPO(), params=dataclasses.replace(params, passes=passes))
+        seen, objective = [], trainer.objective.terms
+
+        def watched(student, teacher, tokens, slope, seen=seen, objective=objective):
+            terms = objective(student, teacher, tokens, slope)
+            seen.append(float(terms.clipped.max()))
+            return terms
+
+        object.__setattr__(trainer.objective, "terms", watched)
+        (record,) = run(trainer)
+        ratios.append(max(seen))
+        assert record.ledger.tokens_trained == passes * len(record.table)
+    assert ratios[0] == pytest.approx(0, abs=1e-4) and ratios[1] > 0.01
+
+
+def test_another_policy_teaches_with_its_own_weights_and_head():
+    student, other = tiny_policy(), tiny_policy(seed=5)
+    trainer = build(student, teacher=OtherTeacher(other, student), objective=OPSD(reverse_kl), view=lambda problem: "")
+    (record,) = run(trainer)
+    rollout = record.rollouts[0]
+    ids = torch.tensor([[*rollout.prompt_ids, *rollout.completion_ids]])
+    logps = other.causal_lm(ids).logits[0].log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1]
+    expected = logps.gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0].detach().numpy()
+    np.testing.assert_allclose(record.table.rollout(0).frame["teacher_logprob"], expected, atol=1e-4)
+
+
+def test_a_teacher_with_another_vocabulary_is_refused():
+    other = tiny_policy()
+    other.tokenizer.add_tokens(["new"])
+    with pytest.raises(ValueError, match="another vocabulary"):
+        OtherTeacher(other, tiny_policy())
+
+
+def test_a_refreshed_teacher_is_the_student_of_the_last_refresh():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    teacher = refreshed_teacher(policy, every=2)
+    trainer = build(policy, teacher=teacher)
+    copies = []
+    for _ in trainer.train(4, progress=False):
+        copies.append({name: p.detach().clone() for name, p in policy.trainable().items()})
+    name = next(name for name in copies[0] if "lora_B" in name)
+    held = teacher.state()[name]
+    assert torch.equal(held, copies[3][name]) and int(teacher.state()["refreshed/age"]) == 4
+    run(trainer)
+    assert torch.equal(teacher.state()[name], copies[3][name]) and not torch.equal(policy.trainable()[name], copies[3][name])
+
+
+def test_pieces_that_do_not_go_together_are_refused():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    with pytest.raises(ValueError, match="need `rewards`"):
+        build(policy, objective=GRPO())
+    with pytest.raises(ValueError, match="need `rewards`"):
+        build(policy, gate=correct_only)
+    with pytest.raises(ValueError, match="given texts were not sampled"):
+        build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), params=dataclasses.replace(PARAMS, importance_cap=2.0))
