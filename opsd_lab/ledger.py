@@ -22,12 +22,12 @@ class Ledger:
     tokens_generated: int = 0
     tokens_scored: int = 0
     tokens_trained: int = 0
-    flops_generate: float = 0.0
-    flops_score: float = 0.0
-    flops_train: float = 0.0
     seconds_generate: float = 0.0
     seconds_score: float = 0.0
     seconds_train: float = 0.0
+    flops_generate: float = 0.0
+    flops_score: float = 0.0
+    flops_train: float = 0.0
 
     @property
     def flops(self) -> float:

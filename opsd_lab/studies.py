@@ -173,12 +173,17 @@ def sandbox_search() -> Study:
     )
 
 
+def continued_reference(problem: Problem) -> str:
+    """Return the reference solution as it goes on from the words that open the answer, "Calculation:"."""
+    return f" {problem.solution}"
+
+
 SMOLLM2_RATES: dict[str, float] = {}
 SMOLLM2_CANDIDATES = (3e-4, 1e-3, 3e-3)
 SMOLLM2_ARMS: dict[str, Recipe | None] = {
     "base": None,
     "OPSD": Recipe(OPSD(forward_kl), reference_view()),
-    "SFT": Recipe(SFT(), source=texts_of(reference_text)),
+    "SFT": Recipe(SFT(), source=texts_of(continued_reference), sampling={"max_new_tokens": 48}),
     "GRPO": Recipe(GRPO(), n=4),
     "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
 }

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from opsd_lab.policies import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
+from opsd_lab.rollouts.exported import memory_folder
 from opsd_lab.rollouts.hf import _invert
 from opsd_lab.scoring import score_completions
 from tests.conftest import tiny_policy
@@ -202,3 +204,11 @@ def test_weights_that_have_diverged_are_named_before_anything_is_drawn():
     for temperature in (0.0, 1.0):
         with pytest.raises(FloatingPointError, match="logits are not finite"):
             HFSampler(policy, progress=False).sample([[1, 2, 3]], SamplingParams(4, temperature=temperature))
+
+
+def test_weights_for_an_engine_are_kept_in_memory_only_where_there_is_room(tmp_path, monkeypatch):
+    policy = tiny_policy()
+    assert memory_folder(policy, tmp_path) == tmp_path and memory_folder(policy, tmp_path / "none") is None
+    usage = shutil.disk_usage(tmp_path)._replace(free=3 * sum(p.numel() * 4 for p in policy.model.parameters()))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    assert memory_folder(policy, tmp_path) is None

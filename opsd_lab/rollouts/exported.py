@@ -1,5 +1,6 @@
 """The policy's present weights as files, for an engine that has weights of its own."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -75,6 +76,14 @@ class WeightFolders:
     def close(self) -> None:
         """Delete every folder."""
         shutil.rmtree(self._root, ignore_errors=True)
+
+
+def memory_folder(policy: Policy, place: Path = Path("/dev/shm")) -> Path | None:
+    """Return a folder that is kept in memory and has room for four versions of the policy's weights, or None if there is none."""
+    size = sum(p.numel() * p.element_size() for p in policy.model.parameters())
+    if not (place.is_dir() and os.access(place, os.W_OK)) or shutil.disk_usage(place).free < 4 * size:
+        return None
+    return place
 
 
 def base_weights(policy: Policy) -> str:

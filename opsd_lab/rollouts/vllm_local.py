@@ -15,7 +15,7 @@ from peft import PeftModel
 from opsd_lab.policies import Policy, can_fold_lora, has_fresh_lora
 from opsd_lab.rollouts.agreement import check_agreement
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
-from opsd_lab.rollouts.exported import Exported, WeightFolders, base_weights
+from opsd_lab.rollouts.exported import Exported, WeightFolders, base_weights, memory_folder
 from opsd_lab.rollouts.written import written_rollout
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class VLLMSampler:
         )
         self._engine: LLM | None = None
         self._adapter: LoRARequest | None = None
-        self._folders = WeightFolders()
+        self._folders = WeightFolders(memory_folder(self.policy))
         if isinstance(self.policy.model, PeftModel):
             self._start(self.model)
         self._holds_base = True

@@ -101,12 +101,11 @@ def split_of(problem: Problem) -> str:
 
 
 def _line(before: int, rng: np.random.Generator, least: int) -> Line:
-    # A number that cannot lose that much gets it instead, so that no result is negative.
-    amount = int(rng.integers(least, 10 * least))
-    sign = 1 if before < amount or rng.random() < 0.5 else -1
-    if before + sign * amount > 199:
-        sign = -1
-    return Line(before, sign, amount)
+    """Return a calculation with an amount of as many digits as `least`, and a result from 0 to 99."""
+    most = min(10 * least - 1, 99 - before)
+    if most >= least and (before < least or rng.random() < 0.5):
+        return Line(before, 1, int(rng.integers(least, most + 1)))
+    return Line(before, -1, int(rng.integers(least, min(before, 10 * least - 1) + 1)))
 
 
 def _event(line: Line) -> str:
