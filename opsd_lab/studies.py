@@ -123,7 +123,7 @@ ABLATIONS: dict[str, Recipe | None] = {
 
 RATES: dict[str, float] = {}
 """The learning rate of each arm of `BASELINES`, found by `sandbox_search`; the others have OPSD's."""
-CANDIDATES = (1e-4, 3e-4, 1e-3, 3e-3)
+CANDIDATES = (1e-4, 2e-4, 5e-4, 1e-3)
 
 
 def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: float) -> dict[str, Recipe | None]:
@@ -134,11 +134,11 @@ def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: f
 
 
 def sandbox_study(size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100)) -> Study:
-    """Return the baselines and ablations on worksheets; forgetting is measured on easy ones, chains, and look-ups.
+    """Return the baselines and ablations on worksheets; forgetting is measured on easy ones, chains, and lists.
 
     `size` is the number of test problems; the other splits have half as many.
     """
-    others = {name: worksheets(name, "test", max(1, size // 2)) for name in ("easy", "chain", "lookup")}
+    others = {name: worksheets(name, "test", max(1, size // 2)) for name in ("easy", "chain", "recall")}
     return Study(
         name="sandbox",
         policy=sandbox_policy,

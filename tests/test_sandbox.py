@@ -6,14 +6,22 @@ import pytest
 import torch
 
 from opsd_lab.contexts import ContextBuilder, answer_only, change_numbers, hints, other_problem, partial_solution, wrong_solution
+from opsd_lab.diagnostics import result_digits
+from opsd_lab.evaluation import evaluate
+from opsd_lab.experiments import run_cell
 from opsd_lab.grading import Grader
+from opsd_lab.policies import fixed_teacher
+from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sandbox import CHAT, PLANS, TASKS, load_sandbox, own_solution, worksheets
 from opsd_lab.sandbox.pretraining import VIEWS, Pretraining, Size, pretrain, samples, save_small
 from opsd_lab.sandbox.vocabulary import WORDS, make_tokenizer
 from opsd_lab.sandbox.worksheet import SPLITS, draw_problem, split_of
 from opsd_lab.steps import arithmetic_steps
+from opsd_lab.studies import sandbox_study
+from opsd_lab.supervision_study import StudySettings, study_tables, write_rollouts
 from opsd_lab.token_text import written_tokens
 
+BAND = {"greedy": (0.25, 0.8), "sampled": (0.05, 0.4)}
 TINY = Pretraining(Size(hidden=32, layers=1, intermediate=48, heads=2, kv_heads=1), steps=3, batch=8)
 
 
@@ -56,7 +64,7 @@ def test_the_lines_of_a_solution_are_correct_and_its_answer_is_graded_so():
     with Grader() as grader:
         for problem in drawn():
             steps = arithmetic_steps(own_solution(problem))
-            assert [step.label for step in steps] == ["correct"] * len(problem.meta["lines"])
+            assert [step.label for step in steps] == ["correct"] * sum("=" in line for line in problem.meta["lines"])
             (grade,) = grader.grade([own_solution(problem)], [problem.answer])
             assert grade.final == "correct"
 
@@ -73,7 +81,7 @@ def test_a_chains_later_line_starts_from_the_earlier_result_and_a_sheets_does_no
 
 def test_results_are_never_negative_and_have_two_digits_at_most():
     for problem in drawn(300):
-        assert all(0 <= int(line.partition("=")[2]) <= 99 for line in problem.meta["lines"])
+        assert all(0 <= int(line.partition("=")[2]) <= 99 for line in problem.meta["lines"] if "=" in line)
 
 
 def test_splits_share_no_question_and_are_the_same_each_time():
@@ -131,3 +139,41 @@ def test_pre_training_is_repeatable_and_what_is_written_loads_as_it_was(tmp_path
     (problem,) = worksheets("sheet", "test", 1)
     prompts = [ContextBuilder(policy.tokenizer, student=CHAT).student_prompt(problem) for policy in (first, loaded)]
     assert prompts[0] == prompts[1]
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_sandbox()
+
+
+def accuracy(policy, problems, view, temperature, grader):
+    contexts = ContextBuilder(policy.tokenizer, VIEWS[view], student=CHAT, teacher=CHAT)
+    prompts = {problem.id: list(contexts.build(problem).teacher_ids) for problem in problems}
+    params = SamplingParams(64, temperature=temperature)
+    sampler = HFSampler(policy, progress=False)
+    return evaluate(sampler, problems, lambda problem: prompts[problem.id], params, grader).accuracy().mean
+
+
+def test_the_shipped_student_is_nearly_always_right_with_the_reference_and_sometimes_without(student):
+    problems = worksheets("sheet", "test", 64)
+    with Grader() as grader:
+        assert accuracy(student, problems, "reference", 1.0, grader) >= 0.95
+        assert BAND["greedy"][0] <= accuracy(student, problems, "none", 0.0, grader) <= BAND["greedy"][1]
+        assert BAND["sampled"][0] <= accuracy(student, problems, "none", 1.0, grader) <= BAND["sampled"][1]
+
+
+def test_its_teacher_finds_wrong_results_unlikely_and_right_ones_likelier_than_the_student_does(student):
+    problems = worksheets("sheet", "test", 32)
+    settings = StudySettings(chat=CHAT, sampling=SamplingParams(64, temperature=1.0, n=1))
+    rollouts = write_rollouts(student, problems, settings)
+    views = {"reference": VIEWS["reference"]}
+    table = study_tables(student, fixed_teacher(student), problems, rollouts, views, chat=CHAT, progress=False)["reference"]
+    digits = result_digits(table).set_index("group")["mean"]
+    assert digits["wrong"] < -1.5 < -0.5 < digits["valid, not the answer"]
+
+
+def test_fifty_steps_of_opsd_raise_its_accuracy(student):
+    study = sandbox_study(size=48, checkpoints=(50,))
+    study = replace(study, splits={"test": study.splits["test"]}, evaluation=SamplingParams(64, temperature=1.0, n=2))
+    base, trained = (run_cell(study, arm, 0)["accuracy"].iloc[0] for arm in ("base", "OPSD"))
+    assert trained > base + 0.05

@@ -31,7 +31,7 @@ __all__ = [
 
 FOLDER = Path(__file__).parents[2] / "data" / "sandbox"
 PLANS = {
-    "student": Pretraining(Size(hidden=128, layers=3, intermediate=384), steps=600),
+    "student": Pretraining(Size(hidden=128, layers=3, intermediate=384), steps=700),
     "expert": Pretraining(
         Size(hidden=160, layers=4, intermediate=448), steps=900, views=(("none", 0.85), ("reference", 0.15)), mistakes=0.1
     ),

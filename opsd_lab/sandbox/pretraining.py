@@ -82,7 +82,7 @@ class Pretraining:
     batch: int = 64
     learning_rate: float = 3e-3
     mistakes: float = 0.2
-    tasks: tuple[tuple[str, float], ...] = (("sheet", 0.45), ("chain", 0.2), ("easy", 0.15), ("lookup", 0.2))
+    tasks: tuple[tuple[str, float], ...] = (("sheet", 0.5), ("chain", 0.25), ("easy", 0.15), ("recall", 0.1))
     views: tuple[tuple[str, float], ...] = (
         ("none", 0.6),
         ("reference", 0.2),
@@ -130,7 +130,8 @@ def samples(plan: Pretraining, rng: np.random.Generator) -> Iterator[Sample]:
         view = str(rng.choice(list(views), p=list(views.values())))
         prompt = list(builders[view].build(problem).teacher_ids)
         lines = [*problem.meta["lines"], own_solution(problem).rpartition("\n")[2]]
-        mistaken = int(rng.integers(len(lines) - 1)) if view != "none" and len(lines) > 1 and rng.random() < plan.mistakes else -1
+        calculated = [number for number, line in enumerate(lines) if "=" in line]
+        mistaken = int(rng.choice(calculated)) if view != "none" and calculated and rng.random() < plan.mistakes else -1
         completion: list[int] = []
         counted: list[bool] = []
         for number, line in enumerate(lines):
@@ -151,7 +152,19 @@ def _mistaken(line: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def pretrain(plan: Pretraining, *, progress: bool = True) -> Policy:
-    """Return a policy trained from scratch; the same plan gives the same weights on the same machine."""
+    """Return a policy trained from scratch; the same plan gives the same weights on the same kind of processor.
+
+    One thread computes, whatever the number of cores: with two the sums would be rounded otherwise, and it gains little at this size.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _pretrain(plan, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pretrain(plan: Pretraining, progress: bool) -> Policy:
     tokenizer = make_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)

@@ -1,4 +1,4 @@
-"""The sandbox's problems: worksheets of four independent calculations, chains of three that build on each other, and look-ups.
+"""The sandbox's problems: worksheets of four independent calculations, chains of three that build on each other, and lists to tell.
 
 Every text is made of the few words of `vocabulary.py`. A worksheet's reference solution names the results only; the model's own way
 of writing has a line for each calculation. So the reference informs without showing how an answer is written.
@@ -11,9 +11,9 @@ import numpy as np
 from opsd_lab.problems import Problem
 
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eve", "Fay")
-ITEMS = 4  # people on a worksheet or in a look-up
+ITEMS = 4  # people on a worksheet or in a list
 EVENTS = 3  # of a chain
-TASKS = ("sheet", "chain", "easy", "lookup")
+TASKS = ("sheet", "chain", "easy", "recall")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -36,7 +36,7 @@ class Line:
 
 
 def own_solution(problem: Problem) -> str:
-    """Return a problem's solution the way the model writes: a line for each calculation, then the answer in a box."""
+    """Return a problem's solution the way the model writes: a line for each calculation or fact, then the answer in a box."""
     return "\n".join([*problem.meta["lines"], f"\\boxed{{{problem.answer}}}"])
 
 
@@ -44,8 +44,8 @@ def draw_problem(task: str, rng: np.random.Generator, name: str = "drawn") -> Pr
     """Return a random problem of a task.
 
     "sheet": four people each have a two-digit number of things and get or lose some; the answer is all four results. "chain": one
-    person gets and loses three times; the answer is the last result. "easy": a worksheet with one-digit numbers. "lookup": who has
-    how many, without a calculation.
+    person gets and loses three times; the answer is the last result. "easy": a worksheet with one-digit numbers. "recall": who has
+    how many, told again without a calculation.
 
     Raises:
         ValueError: for an unknown task.
@@ -53,12 +53,12 @@ def draw_problem(task: str, rng: np.random.Generator, name: str = "drawn") -> Pr
     if task not in TASKS:
         raise ValueError(f"no sandbox task {task!r}; there are {', '.join(TASKS)}")
     people = rng.permutation(NAMES)[:ITEMS].tolist()
-    if task == "lookup":
-        counts = rng.integers(10, 100, ITEMS).tolist()
-        asked = int(rng.integers(ITEMS))
+    if task == "recall":
+        counts = [str(count) for count in rng.integers(10, 100, ITEMS)]
         question = " ".join(f"{who} has {count}." for who, count in zip(people, counts, strict=True))
-        answer = str(counts[asked])
-        return Problem(name, f"{question} {people[asked]}?", answer, answer, (answer[-1],), {"task": task, "lines": []})
+        meta = {"task": task, "lines": [f"{who} has {count}" for who, count in zip(people, counts, strict=True)]}
+        told = ", ".join(counts)
+        return Problem(name, question, told, told, tuple(count[-1] for count in counts), meta)
     if task == "chain":
         lines = [_line(int(rng.integers(10, 100)), rng, 10)]
         while len(lines) < EVENTS:
