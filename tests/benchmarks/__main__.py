@@ -38,14 +38,16 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
 def draw(found: dict[str, dict], summary: dict[str, float]) -> go.Figure:
     """Return the page's figure: the ratios as bars, the growth as curves on logarithmic axes."""
     curves = {name: curve for name, curve in found.get("growth", {}).items() if name != "machine"}
-    titles = ["ratios, below 1 is better for times and memory", *(f"{n}: exponent {c['exponent']:.2f}" for n, c in curves.items())]
+    heading = "ratios: below 1 is better for times and memory, above 1 for tokens per second"
+    titles = [heading, *(f"{n}: exponent {c['exponent']:.2f}" for n, c in curves.items())]
     figure = make_subplots(rows=1 + bool(curves), cols=max(1, len(curves)), subplot_titles=titles, specs=_specs(len(curves)))
     texts = [f"{value:.2f}" for value in summary.values()]
     figure.add_bar(x=list(summary), y=list(summary.values()), text=texts, marker_color="#555", row=1, col=1)
     figure.add_hline(y=1, line_dash="dash", row=1, col=1)
     for column, (name, curve) in enumerate(curves.items(), 1):
         figure.add_scatter(x=curve["sizes"], y=curve["seconds"], mode="lines+markers", line_color="#333", row=2, col=column)
-        figure.update_xaxes(type="log", title_text=name.rpartition(" by ")[2], row=2, col=column)
+        sizes = {"tickvals": curve["sizes"], "ticktext": [f"{size:,}" for size in curve["sizes"]]}
+        figure.update_xaxes(type="log", title_text=name.rpartition(" by ")[2], **sizes, row=2, col=column)
         figure.update_yaxes(type="log", title_text="seconds", row=2, col=column)
     return figure.update_layout(showlegend=False, height=420 * (1 + bool(curves)), title_text="opsd_lab beside its peers")
 
