@@ -186,7 +186,7 @@ def champ(
 
 @app.command
 def sandbox(name: str = "student", out: Path | None = None) -> None:
-    """Train a model of the sandbox from scratch and write it; about 10 minutes on two cores.
+    """Train a model of the sandbox from scratch and write it; about 10 minutes on one core for the student.
 
     Args:
         name: student or expert.

@@ -133,6 +133,15 @@ def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: f
     }
 
 
+def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[str, Recipe]:
+    return {
+        f"{name} | {rate:g}": replace(recipe, training={**recipe.training, "learning_rate": rate})
+        for name, recipe in arms.items()
+        if recipe is not None
+        for rate in rates
+    }
+
+
 def sandbox_study(size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100)) -> Study:
     """Return the baselines and ablations on worksheets; forgetting is measured on easy ones, chains, and lists.
 
@@ -157,17 +166,11 @@ def sandbox_study(size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 1
 def sandbox_search() -> Study:
     """Return the search over learning rates: the same candidates, steps and seeds for every arm, judged on validation problems."""
     study = sandbox_study()
-    arms = {
-        f"{name} | {rate:g}": replace(recipe, training={**recipe.training, "learning_rate": rate})
-        for name, recipe in BASELINES.items()
-        if recipe is not None
-        for rate in CANDIDATES
-    }
     return replace(
         study,
         name="sandbox search",
         splits={"validation": worksheets("sheet", "validation", 256)},
-        arms=arms,
+        arms=_every_rate(BASELINES, CANDIDATES),
         checkpoints=(100,),
         during=("validation",),
     )
@@ -216,13 +219,8 @@ def smollm2_study() -> Study:
 def smollm2_search() -> Study:
     """Return the search over learning rates for SmolLM2: equal candidates for every arm, judged on validation problems."""
     study = smollm2_study()
-    arms = {
-        f"{name} | {rate:g}": replace(recipe, training={**recipe.training, "learning_rate": rate})
-        for name, recipe in SMOLLM2_ARMS.items()
-        if recipe is not None
-        for rate in SMOLLM2_CANDIDATES
-    }
     validation = builtin("one_step", "validation")
+    arms = _every_rate(SMOLLM2_ARMS, SMOLLM2_CANDIDATES)
     return replace(study, name="smollm2 search", splits={"validation": validation}, arms=arms, during=("validation",))
 
 

@@ -122,21 +122,20 @@ class Trainer:
         if total == 0:
             return self._idle_step(number, rollouts, rewards, cost, watch)
         groups = micro_batches(examples, self.params.token_budget or (1024 if self.policy.device.type == "cpu" else 16_384))
-        seen: Columns = {}
-        for _ in range(self.params.passes):
+        for passed in range(self.params.passes):
             self.optimizer.zero_grad(set_to_none=True)
             columns = self._accumulate(number, examples, groups, weights, total, watch)
             with watch.phase("train"):
                 norm = self._update(number)
             cost = cost.plus(self._cost_of_training(examples))
-            seen = seen or columns | {"norm": torch.tensor(norm)}  # the record shows the first pass, which saw the sampler's weights
-        norm = float(seen.pop("norm"))
+            if passed == 0:  # the record shows the first pass, which saw the sampler's weights
+                seen, first_norm = columns, norm
         loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total)
         self._count(cost, watch)
         metrics = step_metrics(rollouts, examples, seen, on_policy=self.source.writer == "student") | {
             **({} if rewards is None else {"reward": sum(rewards) / len(rewards)}),
             "padding": padding_share(examples, groups),
-            "grad_norm": norm,
+            "grad_norm": first_norm,
             "learning_rate": self._learning_rate(number),
         }
         table = build_table(examples, seen, self.policy.tokenizer)
@@ -209,7 +208,8 @@ class Trainer:
         if self.source.writer == "text":
             return Ledger()
         lengths = [(len(r.prompt_ids), len(r.completion_ids)) for r in rollouts]
-        flops = sum(self.costs.generation(*length) for length in lengths)
+        costs = self.teacher_costs if self.source.writer == "teacher" else self.costs
+        flops = sum(costs.generation(*length) for length in lengths)
         return Ledger(tokens_generated=sum(length for _, length in lengths), flops_generate=flops)
 
     def _cost_of_training(self, examples: list[Example]) -> Ledger:

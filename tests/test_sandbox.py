@@ -21,7 +21,7 @@ from opsd_lab.studies import sandbox_study
 from opsd_lab.supervision_study import StudySettings, study_tables, write_rollouts
 from opsd_lab.token_text import written_tokens
 
-BAND = {"greedy": (0.25, 0.8), "sampled": (0.05, 0.4)}
+BAND = {"greedy": (0.25, 0.8), "sampled": (0.05, 0.5)}
 TINY = Pretraining(Size(hidden=32, layers=1, intermediate=48, heads=2, kv_heads=1), steps=3, batch=8)
 
 

@@ -30,9 +30,9 @@ class Line:
         """What it comes to."""
         return self.before + self.sign * self.amount
 
-    def text(self, result: int | None = None) -> str:
-        """Return the calculation as the model writes it, with another result where one is given."""
-        return f"{self.before}{'+' if self.sign > 0 else '-'}{self.amount}={self.result if result is None else result}"
+    def text(self) -> str:
+        """Return the calculation as the model writes it."""
+        return f"{self.before}{'+' if self.sign > 0 else '-'}{self.amount}={self.result}"
 
 
 def own_solution(problem: Problem) -> str:
