@@ -79,12 +79,12 @@ def as_number(text: str) -> Fraction | None:
 
 
 def as_numbers(text: str) -> tuple[Fraction, ...] | None:
-    """Return the values of two or more plain numbers with commas between them, else None; "1,234" is one number."""
-    entries = text.split(",")
-    if as_number(text) is not None or not 2 <= len(entries) <= 99:
-        return None
+    """Return the values of plain numbers, 99 at most, with commas between them, else None; "1,234" is one number."""
+    if (number := as_number(text)) is not None:
+        return (number,)
+    entries = text.split(",") if len(text) <= MAX_ANSWER else []
     values = tuple(as_number(entry) for entry in entries)
-    return None if None in values else values
+    return None if None in values or not 2 <= len(values) <= 99 else values
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Grader(LimitedProcess):
     def _read_gold(self, answer: str) -> str:
         gold = extract_boxed(answer) or answer.strip()
         readable = bool(gold) and len(gold) <= MAX_ANSWER
-        if not readable or (as_number(gold) is None and self.ask(gold) != "readable"):
+        if not readable or (as_numbers(gold) is None and self.ask(gold) != "readable"):
             raise ValueError(f"the reference answer {answer[:99]!r} cannot be read as mathematics; correct the problem")
         return gold
 
@@ -156,12 +156,6 @@ class Grader(LimitedProcess):
             return "missing"
         if len(answer) > MAX_ANSWER:
             return "unverifiable"
-        expected, given = as_number(gold), as_number(answer)
-        if expected is not None and given is not None:
-            if expected == given:
-                return "correct"
-            if "." not in gold + answer:
-                return "incorrect"
         wanted, found = as_numbers(gold), as_numbers(answer)
         if wanted and found:
             if wanted == found:

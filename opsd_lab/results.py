@@ -78,20 +78,43 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
     return table
 
 
+def changes(results: pd.DataFrame, arms: Sequence[str], splits: Sequence[str]) -> pd.DataFrame:
+    """Return how far each arm's last checkpoint lies from the initial policy: arm, split, mean, low, high, seeds.
+
+    Seeds are compared with the initial policy's evaluation of the same seed, and the interval is Student's over seeds.
+
+    Raises:
+        ValueError: when an arm and the initial policy (rows of step 0) have no seed of a split in common.
+    """
+    found = []
+    for split in splits:
+        rows = final_rows(results, split)
+        start = rows[rows["step"] == 0].groupby("seed")["accuracy"].mean()
+        for arm in arms:
+            difference = (rows[rows["arm"] == arm].set_index("seed")["accuracy"] - start).dropna()
+            if difference.empty:
+                raise ValueError(f"{arm!r} and the initial policy were not evaluated on {split!r} with the same seed")
+            interval = seed_interval(difference)
+            bounds = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+            found.append({"arm": arm, "split": split, **bounds, "seeds": interval.n})
+    return pd.DataFrame(found)
+
+
 def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budget: float | None = None) -> pd.DataFrame:
     """Return each cell's accuracy after spending the same: arm, seed, accuracy, budget.
 
     Between checkpoints the accuracy is interpolated; the initial policy costs nothing (rows of step 0, those of an arm that does not
     train, on the same seed). `budget` None takes what the cheapest trained cell spent in all, so that nothing is extrapolated; a cell
-    that spent less than a budget given is left out.
+    that spent less than a budget given is left out, and so is one to which this cost does not apply, as it spent none.
 
     Raises:
-        ValueError: when no arm was trained.
+        ValueError: when no arm was trained, or none spent any.
     """
     rows = results[(results["split"] == split) & (results["error"] == "")]
     start, trained = rows[rows["step"] == 0].groupby("seed")["accuracy"].mean(), rows[rows["step"] > 0]
+    trained = trained[trained[cost] > 0]
     if trained.empty:
-        raise ValueError("no arm was trained, so nothing was spent")
+        raise ValueError(f"no arm was trained, or none of them spent any {cost}")
     spent = trained.groupby(["arm", "seed"])[cost].max()
     budget = float(spent.min() if budget is None else budget)
     found = []

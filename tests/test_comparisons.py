@@ -67,17 +67,22 @@ def null_arms(rng, seeds=5, problems=100, samples=4):
     return rng.binomial(samples, chance) / samples
 
 
-def test_false_positives_under_the_null_are_near_the_level():
-    """1,000 simulated pairs of arms without a difference, 5 seeds, 100 problems, 4 samples; level .05."""
+@pytest.mark.parametrize(("seeds", "most"), [(5, 0.10), (3, 0.15)])
+def test_false_positives_under_the_null_are_near_the_level(seeds, most):
+    """1,000 simulated pairs of arms without a difference, 100 problems, 4 samples; level .05."""
     rng = np.random.default_rng(3)
-    found = {"bootstrap": 0, "seeds": 0}
+    found = {"bootstrap": 0, "seeds": 0, "both": 0}
     for _ in range(1000):
-        first, second = null_arms(rng)
-        found["bootstrap"] += paired_bootstrap(first, second, resamples=1000).p < 0.05
-        found["seeds"] += paired_seeds(first.mean(1), second.mean(1)).p < 0.05
-    print(found)
+        first, second = null_arms(rng, seeds)
+        by_problems = paired_bootstrap(first, second, resamples=1000).p < 0.05
+        by_seeds = paired_seeds(first.mean(1), second.mean(1)).p < 0.05
+        found["bootstrap"] += by_problems
+        found["seeds"] += by_seeds
+        found["both"] += by_problems and by_seeds
+    print(seeds, found)
     assert found["seeds"] / 1000 <= 0.07
-    assert found["bootstrap"] / 1000 <= 0.15  # few seeds: too often, which is why the table shows both
+    assert found["bootstrap"] / 1000 <= most  # few seeds: too often, which is why the figure shows the larger p-value of the two
+    assert found["both"] / 1000 <= 0.05
 
 
 def test_false_positives_of_mcnemar_stay_below_the_level():

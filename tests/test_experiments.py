@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import math
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from opsd_lab.policies import Policy, add_lora
 from opsd_lab.problems import Problem
 from opsd_lab.recipes import Recipe, texts_of
 from opsd_lab.records import TrainingParams
-from opsd_lab.results import arm_table, at_matched_cost, choose, failures, final_rows
+from opsd_lab.results import failures, final_rows
 from opsd_lab.rollouts import SamplingParams
 from tests.conftest import PROBLEMS, tiny_policy
 
@@ -144,62 +143,3 @@ def test_a_faulty_study_is_refused(changes, message):
     study = small()
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(study, **changes)
-
-
-def table(arm, seed, step, correct, samples=2, split="test", **costs):
-    correct = list(correct)
-    row = dict.fromkeys(("tokens_generated", "tokens_scored", "tokens_trained", "flops", "seconds"), 0) | costs
-    accuracy = sum(correct) / len(correct) / samples
-    text = " ".join(map(str, correct))
-    keys = {"arm": arm, "seed": seed, "step": step, "split": split, "accuracy": accuracy, "n": len(correct), "samples": samples}
-    return {**keys, "correct": text, "truncated": 0.0, "length": 1.0, **row, "peak_memory_gb": 1.0, "error": ""}
-
-
-def results(*rows):
-    return pd.DataFrame(rows)[list(COLUMNS)].astype(COLUMNS)
-
-
-def test_the_table_of_arms_compares_each_with_the_baseline_on_shared_seeds():
-    rng = np.random.default_rng(0)
-    low, high = ([rng.binomial(2, p, 40) for _ in range(3)] for p in (0.3, 0.7))
-    rows = [table("base", s, 0, low[s]) for s in range(3)]
-    rows += [table("ours", s, 10, high[s]) for s in range(3)] + [table("ours", s, 5, low[s]) for s in range(3)]
-    found = arm_table(results(*rows), "base").set_index("arm")
-    assert found.loc["ours", "accuracy"] == pytest.approx(np.mean(high) / 2)  # the last checkpoint, not the best
-    assert found.loc["ours", "difference"] == pytest.approx(np.mean(high) / 2 - np.mean(low) / 2)
-    assert found.loc["ours", "p"] < 0.01 and found.loc["ours", "low"] > 0.1 and math.isnan(found.loc["base", "difference"])
-    with pytest.raises(ValueError, match="the baseline 'none' has no finished cell"):
-        arm_table(results(*rows), "none")
-
-
-def test_p_values_are_corrected_for_the_number_of_arms():
-    rng = np.random.default_rng(1)
-    rows = [table("base", s, 0, rng.binomial(2, 0.4, 30)) for s in range(4)]
-    ours = [table("a", s, 9, rng.binomial(2, 0.5, 30)) for s in range(4)]
-    alone = arm_table(results(*rows, *ours), "base").set_index("arm").loc["a", "p_seeds"]
-    copies = [{**row, "arm": name} for name in ("b", "c") for row in ours]
-    together = arm_table(results(*rows, *ours, *copies), "base").set_index("arm").loc["a", "p_seeds"]
-    assert together == pytest.approx(min(1, 3 * alone))
-
-
-def test_matched_cost_interpolates_between_checkpoints_and_extrapolates_nothing():
-    base = table("base", 0, 0, [0] * 10)
-    cheap = [table("cheap", 0, 1, [1] * 10, flops=100)]
-    dear = [table("dear", 0, 1, [1] * 10, flops=200), table("dear", 0, 2, [2] * 10, flops=400)]
-    found = at_matched_cost(results(base, *cheap, *dear), "flops").set_index("arm")
-    assert found["budget"].unique() == [100] and found.loc["cheap", "accuracy"] == 0.5
-    assert found.loc["dear", "accuracy"] == pytest.approx(0.25)
-    assert at_matched_cost(results(base, *cheap, *dear), "flops", budget=300)["arm"].tolist() == ["dear"]
-    with pytest.raises(ValueError, match="no arm was trained"):
-        at_matched_cost(results(base), "flops")
-
-
-def test_a_search_chooses_by_mean_accuracy_and_refuses_unequal_budgets():
-    rows = [
-        table(f"{arm} | {rate}", s, 5, [value] * 10, split="validation")
-        for arm, rate, value in (("A", "1", 1), ("A", "2", 2), ("B", "1", 2), ("B", "2", 0))
-        for s in (0, 1)
-    ]
-    assert choose(results(*rows)).set_index("method")["setting"].to_dict() == {"A": "2", "B": "1"}
-    with pytest.raises(ValueError, match="same budget"):
-        choose(results(*rows, table("A | 3", 0, 5, [1] * 10, split="validation")))

@@ -138,6 +138,10 @@ def test_plain_numbers_have_an_exact_value(text, value):
         (r"\boxed{0.333333}", "1/3", "correct", "correct"),
         (r"\boxed{0.33}", "1/3", "incorrect", "incorrect"),
         (r"\boxed{2 +}", "2", "unverifiable", "correct"),
+        (r"\boxed{1, 22, 3}", "1, 22, 3", "correct", "incorrect"),
+        (r"\boxed{1, 22, 4}", "1, 22, 3", "incorrect", "incorrect"),
+        (r"\boxed{1,234}", "1, 234", "incorrect", "incorrect"),
+        (r"\boxed{7, 7}", "7", "correct", "correct"),
     ],
 )
 def test_box_and_last_number_are_judged_apart(grader, completion, answer, boxed, last_number):
@@ -214,6 +218,9 @@ def test_plain_numbers_start_no_worker():
     grader = Grader()
     assert final(grader, "so 3/4", "0.75") == "correct"
     assert final(grader, "so 5", "6") == "incorrect"
+    assert final(grader, r"\boxed{1, 2}", "1, 2") == "correct"
+    assert final(grader, r"\boxed{3, 2}", "1, 2") == "incorrect"
+    assert final(grader, "so 2", "1, 2") == "incorrect"
     assert grader._worker is None
 
 
