@@ -26,16 +26,7 @@ from opsd_lab.idea_figure import draw_idea
 from opsd_lab.labels import label_first_error, label_steps
 from opsd_lab.ledger import Ledger
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import (
-    OtherTeacher,
-    Policy,
-    add_lora,
-    ema_teacher,
-    fixed_teacher,
-    live_teacher,
-    load_policy,
-    refreshed_teacher,
-)
+from opsd_lab.policies import Policy, add_lora, load_policy
 from opsd_lab.problems import BadRowsError, Problem, builtin, load_jsonl, save_jsonl
 from opsd_lab.recipes import Recipe, texts_of
 from opsd_lab.records import StepRecord, TrainingParams
@@ -48,6 +39,7 @@ from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, 
 from opsd_lab.statistics import Interval
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
 from opsd_lab.table_files import load_table, save_table
+from opsd_lab.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher, refreshed_teacher
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view import contexts_view, explore, render, render_views
 from opsd_lab.top_tokens import TopTokens

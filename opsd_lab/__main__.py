@@ -210,7 +210,7 @@ def study(
     """Run a study, arms x seeds, and write its table; finished cells are not repeated.
 
     Args:
-        name: sandbox, sandbox-search, smollm2 or smollm2-search.
+        name: sandbox-baselines, sandbox-ablations, sandbox-search, smollm2 or smollm2-search.
         out: the Parquet file to write.
         cells: the folder of the finished cells; left out, build/cells/NAME.
         seeds: the seeds of every arm.

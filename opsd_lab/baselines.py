@@ -1,7 +1,7 @@
 """What OPSD is compared with: the likelihood of given texts (SFT), and the policy gradient of graded outcomes (GRPO).
 
 Both stand on the same per-token losses as OPSD. Distillation from other rollouts or other teachers needs no objective of its own:
-it is `OPSD` with another source of completions (`opsd_lab.sources`) or another teacher (`opsd_lab.policies`).
+it is `OPSD` with another source of completions (`opsd_lab.sources`) or another teacher (`opsd_lab.teachers`).
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from opsd_lab.divergences import LossTerms, Side, Tokens
+from opsd_lab.divergences import LossTerms, Side, Tokens, through_token
 from opsd_lab.objectives import Objective
 
 
@@ -25,7 +24,7 @@ class SFT(Objective):
         """Return the negative log-likelihoods of a few tokens [n] and their derivatives."""
         chosen = student.logprobs.gather(-1, tokens.ids[:, None])[:, 0]
         nothing = torch.zeros_like(chosen)
-        gradient = _slope(student, tokens.ids, torch.full_like(chosen, -1.0)) if slope else None
+        gradient = through_token(student, tokens.ids, torch.full_like(chosen, -1.0)) if slope else None
         return LossTerms(-chosen, nothing, nothing, gradient)
 
 
@@ -88,11 +87,5 @@ class GRPO(Objective):
         gradient = None
         if slope:
             by_logprob = torch.where(free <= bounded, -free, 0.0) + self.kl * (1 - away.exp())
-            gradient = _slope(student, tokens.ids, by_logprob)
+            gradient = through_token(student, tokens.ids, by_logprob)
         return LossTerms(self.kl * k3 - gain, k3, free - gain, gradient)
-
-
-def _slope(student: Side, token_ids: Tensor, by_logprob: Tensor) -> Tensor:
-    """Turn derivatives by the chosen tokens' log-probabilities [n] into derivatives by the logits [n, V]."""
-    gradient = student.probabilities * -by_logprob[:, None]
-    return gradient.scatter_add_(-1, token_ids[:, None], by_logprob[:, None])

@@ -22,9 +22,10 @@ from opsd_lab.contexts import (
 )
 from opsd_lab.first_wrong_step import score_steps
 from opsd_lab.objectives import OPSD, Objective
-from opsd_lab.policies import Policy, Teacher, live_teacher
+from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.supervision import build_examples, score_views, text_rollout
+from opsd_lab.teachers import Teacher, live_teacher
 from opsd_lab.token_table import TokenTable
 
 

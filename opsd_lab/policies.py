@@ -1,20 +1,15 @@
-"""The model: loading it, LoRA, and whose weights teach.
+"""The model: loading it, and its LoRA."""
 
-Student and teacher are one model. A teacher is a context manager under which that model computes with the teacher's
-weights; leaving it gives the student's weights back, whatever happened inside.
-"""
-
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from opsd_lab import embedded
@@ -120,6 +115,14 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0, 
     return Policy(policy.name, model.eval(), policy.tokenizer)
 
 
+def has_fresh_lora(policy: Policy) -> bool:
+    """Tell whether the policy has a LoRA that changes nothing yet (all B matrices zero) and trains nothing else."""
+    trainable = policy.trainable()
+    b_matrices = [p for name, p in trainable.items() if "lora_B" in name]
+    only_lora = all("lora_" in name for name in trainable)
+    return bool(b_matrices) and only_lora and not any(p.any() for p in b_matrices)
+
+
 @contextmanager
 def folded_lora(policy: Policy) -> Iterator[None]:
     """Compute with W + B A in place of each weight W inside the block, where that changes nothing but float32 rounding.
@@ -161,201 +164,3 @@ def _foldable_layers(policy: Policy) -> list[LoraLinear]:
         if weight.dtype != torch.float32 or weight.data_ptr() in tied:
             return []
     return layers
-
-
-class Teacher(Protocol):
-    """Whose weights teach."""
-
-    def policy_beside(self, student: Policy) -> Policy:
-        """Return the policy that computes the teacher's numbers: the student's own, or another."""
-        ...
-
-    def weights(self) -> AbstractContextManager[None]:
-        """Return a context manager under which the policy's model computes as the teacher."""
-        ...
-
-    def update(self) -> None:
-        """Follow the student after an optimiser step."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the tensors that a checkpoint must hold."""
-        ...
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the tensors of a checkpoint back."""
-        ...
-
-
-class LiveTeacher:
-    """The student's present weights teach (called unstable without a LoRA by the paper)."""
-
-    def policy_beside(self, student: Policy) -> Policy:
-        """Return the student's policy, whose weights `weights` sees to."""
-        return student
-
-    @contextmanager
-    def weights(self) -> Iterator[None]:
-        """Leave the model as it is."""
-        yield
-
-    def update(self) -> None:
-        """Do nothing: the teacher is the student."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return nothing: the teacher has no tensors of its own."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take nothing back."""
-
-
-class AdapterOffTeacher(LiveTeacher):
-    """The model without its LoRA teaches: the initial policy of a fresh LoRA, at no cost in memory.
-
-    Raises:
-        ValueError: when the policy has no LoRA, or one that has been trained already.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        if not has_fresh_lora(policy):
-            raise ValueError(f"{policy.name} has no fresh LoRA to switch off; use fixed_teacher, which then keeps a copy")
-        self._model = policy.model
-
-    @contextmanager
-    def weights(self) -> Iterator[None]:
-        """Switch the LoRA off inside the block."""
-        with self._model.disable_adapter():
-            yield
-
-
-class OtherTeacher(LiveTeacher):
-    """Another policy teaches, with weights of its own that do not change: distillation from, say, a larger model.
-
-    Raises:
-        ValueError: when the two tokenizers differ, so that their tokens' probabilities could not be compared.
-    """
-
-    def __init__(self, policy: Policy, student: Policy) -> None:
-        if policy.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-            raise ValueError(f"{policy.name} has another vocabulary than {student.name}; a teacher needs the student's")
-        self._policy = policy
-
-    def policy_beside(self, student: Policy) -> Policy:
-        """Return the other policy."""
-        return self._policy
-
-
-class AveragedTeacher(LiveTeacher):
-    """An exponential moving average of the student's trainable parameters teaches.
-
-    It starts as a copy of the initial policy. After each optimiser step, average = decay * average + (1 - decay) * student, in
-    the parameters' own space: with a LoRA, A and B are averaged each on its own, which is not the average of their product.
-    `decay` 1 is a frozen copy.
-
-    Raises:
-        ValueError: when decay is not in [0, 1].
-    """
-
-    def __init__(self, policy: Policy, decay: float) -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay is {decay}; it lies between 0 (the student itself) and 1 (a frozen copy)")
-        self.decay = decay
-        self._student = policy.trainable()
-        # A bfloat16 average would lose updates smaller than its rounding: (1 - decay) * difference vanishes.
-        self._average = {name: p.detach().float().clone() for name, p in self._student.items()}
-
-    @contextmanager
-    def weights(self) -> Iterator[None]:
-        """Put the average in place of the student's parameters inside the block."""
-        kept = {name: p.data for name, p in self._student.items()}
-        try:
-            for name, p in self._student.items():
-                p.data = self._average[name].to(p.dtype)
-            yield
-        finally:
-            for name, p in self._student.items():
-                p.data = kept[name]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the student by 1 - decay."""
-        for name, average in self._average.items():
-            average.lerp_(self._student[name].detach().float(), 1 - self.decay)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the average, float32, by parameter name."""
-        return dict(self._average)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the average back.
-
-        Raises:
-            ValueError: when the names differ from the student's parameters.
-        """
-        if state.keys() != self._average.keys():
-            raise ValueError(f"the teacher's checkpoint has other parameters: {sorted(state.keys() ^ self._average.keys())[:5]}")
-        for name, average in self._average.items():
-            average.copy_(state[name])
-
-
-class RefreshedTeacher(AveragedTeacher):
-    """A frozen copy of the student teaches, and is taken anew after every `every` optimiser steps.
-
-    Raises:
-        ValueError: when `every` is below 1.
-    """
-
-    def __init__(self, policy: Policy, every: int) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}; a teacher is refreshed after 1 step or more")
-        super().__init__(policy, decay=0.0)
-        self.every = every
-        self._age = torch.zeros(1, dtype=torch.int64)
-
-    def update(self) -> None:
-        """Count the step; take the student's weights if it is time."""
-        self._age += 1
-        if int(self._age) % self.every == 0:
-            super().update()
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the copy, and how many steps have been counted."""
-        return {**super().state(), "refreshed/age": self._age}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the copy and the count back."""
-        weights = dict(state)
-        self._age = weights.pop("refreshed/age", self._age)
-        super().load_state(weights)
-
-
-def has_fresh_lora(policy: Policy) -> bool:
-    """Tell whether the policy has a LoRA that changes nothing yet (all B matrices zero) and trains nothing else."""
-    trainable = policy.trainable()
-    b_matrices = [p for name, p in trainable.items() if "lora_B" in name]
-    only_lora = all("lora_" in name for name in trainable)
-    return bool(b_matrices) and only_lora and not any(p.any() for p in b_matrices)
-
-
-def fixed_teacher(policy: Policy) -> Teacher:
-    """Return the paper's teacher: the initial policy (arXiv 2601.18734, Algorithm 1).
-
-    With a fresh LoRA it is the model with the LoRA off; else a frozen copy of what trains.
-    """
-    return AdapterOffTeacher(policy) if has_fresh_lora(policy) else AveragedTeacher(policy, decay=1.0)
-
-
-def ema_teacher(policy: Policy, decay: float = 0.999) -> Teacher:
-    """Return a teacher that follows the student slowly; see `AveragedTeacher`."""
-    return AveragedTeacher(policy, decay)
-
-
-def live_teacher() -> Teacher:
-    """Return a teacher that is the student at every step."""
-    return LiveTeacher()
-
-
-def refreshed_teacher(policy: Policy, every: int = 10) -> Teacher:
-    """Return a teacher that is the student of some steps ago; see `RefreshedTeacher`."""
-    return RefreshedTeacher(policy, every)

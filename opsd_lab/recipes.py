@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, no_privilege
 from opsd_lab.objectives import OPSD, Objective
-from opsd_lab.policies import Policy, Teacher, fixed_teacher
+from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.records import TrainingParams
 from opsd_lab.rollouts.base import Sampler, SamplingParams
 from opsd_lab.sources import Gate, Rewards, Source, StudentWrites, Texts
+from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.trainer import Trainer
 
 

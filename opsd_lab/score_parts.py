@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from opsd_lab.batching import Example
-from opsd_lab.policies import Policy, Teacher
+from opsd_lab.policies import Policy
+from opsd_lab.teachers import Teacher
 
 
 class ScoreParts:

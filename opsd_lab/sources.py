@@ -8,9 +8,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.contexts import ContextPair
-from opsd_lab.policies import Teacher
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+from opsd_lab.teachers import Teacher
 from opsd_lab.token_text import written_tokens
 
 Writer = Literal["student", "teacher", "text"]

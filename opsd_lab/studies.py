@@ -23,7 +23,7 @@ from opsd_lab.divergences import forward_kl, jsd, reverse_kl
 from opsd_lab.experiments import Study
 from opsd_lab.grading import Grader
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import OtherTeacher, Policy, Teacher, add_lora, ema_teacher, live_teacher, load_policy, refreshed_teacher
+from opsd_lab.policies import Policy, add_lora, load_policy
 from opsd_lab.problems import Problem, builtin
 from opsd_lab.recipes import Recipe, texts_of
 from opsd_lab.records import TrainingParams
@@ -32,6 +32,7 @@ from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sandbox import CHAT as SANDBOX_CHAT
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
 from opsd_lab.sources import Source, TeacherWrites, correct_only, incorrect_only
+from opsd_lab.teachers import OtherTeacher, Teacher, ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems
 
 REFERENCE = partial(reference_solution, closing="")
@@ -79,9 +80,9 @@ def sandbox_train() -> list[Problem]:
     return worksheets("sheet", "train", 2048)
 
 
-def reference_text(problem: Problem) -> str:
-    """Return the reference solution as it is."""
-    return problem.solution
+def reference_and_answer(problem: Problem) -> str:
+    """Return the reference solution as it is, and after it the answer in a box, without which no completion is right."""
+    return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
 
 
 REVERSE = OPSD(reverse_kl)
@@ -94,7 +95,7 @@ BASELINES: dict[str, Recipe | None] = {
     "OPSD, sampled token": replace(OPSD_ARM, objective=SampledTokenOPSD()),
     "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=from_the_teacher),
     "distillation from the expert": Recipe(REVERSE, no_privilege, teacher=the_expert),
-    "SFT on references": Recipe(SFT(), source=texts_of(reference_text)),
+    "SFT on references": Recipe(SFT(), source=texts_of(reference_and_answer)),
     "SFT in own words": Recipe(SFT(), source=texts_of(own_solution)),
     "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=from_the_teacher, gate=correct_only),
     "GRPO": Recipe(GRPO(), n=8),
@@ -121,9 +122,11 @@ ABLATIONS: dict[str, Recipe | None] = {
     "gate: incorrect rollouts": replace(OPSD_ARM, gate=incorrect_only),
 }
 
+SANDBOX_ARMS = BASELINES | ABLATIONS
+
 RATES: dict[str, float] = {}
 """The learning rate of each arm of `BASELINES`, found by `sandbox_search`; the others have OPSD's."""
-CANDIDATES = (1e-4, 2e-4, 5e-4, 1e-3)
+CANDIDATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
 
 
 def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: float) -> dict[str, Recipe | None]:
@@ -142,8 +145,10 @@ def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[
     }
 
 
-def sandbox_study(size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100)) -> Study:
-    """Return the baselines and ablations on worksheets; forgetting is measured on easy ones, chains, and lists.
+def sandbox_study(
+    size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100), arms: dict[str, Recipe | None] = SANDBOX_ARMS
+) -> Study:
+    """Return a study of arms on worksheets, tuned; forgetting is measured on easy ones, chains, and lists.
 
     `size` is the number of test problems; the other splits have half as many.
     """
@@ -153,7 +158,7 @@ def sandbox_study(size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 1
         policy=sandbox_policy,
         train=sandbox_train(),
         splits={"test": worksheets("sheet", "test", size), **others},
-        arms=_tuned(BASELINES | ABLATIONS, RATES, RATES.get("OPSD", 5e-4)),
+        arms=_tuned(arms, RATES, RATES.get("OPSD", 5e-4)),
         chat=SANDBOX_CHAT,
         sampling=SamplingParams(64, temperature=1.0),
         evaluation=SamplingParams(64, temperature=1.0, n=4),
@@ -225,7 +230,8 @@ def smollm2_search() -> Study:
 
 
 STUDIES = {
-    "sandbox": sandbox_study,
+    "sandbox-baselines": partial(sandbox_study, arms=BASELINES),
+    "sandbox-ablations": partial(sandbox_study, arms=ABLATIONS),
     "sandbox-search": sandbox_search,
     "smollm2": smollm2_study,
     "smollm2-search": smollm2_search,

@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.objectives import Objective, build_table
-from opsd_lab.policies import Policy, Teacher
+from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.score_parts import ScoreParts, fingerprint
 from opsd_lab.scoring import LogitHead, score_completions
+from opsd_lab.teachers import Teacher
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_text import token_texts, written_tokens
 from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens

@@ -20,10 +20,11 @@ from opsd_lab.diagnostics import with_outcomes
 from opsd_lab.grading import Grader
 from opsd_lab.labels import label_steps
 from opsd_lab.objectives import OPSD, Objective
-from opsd_lab.policies import Policy, Teacher
+from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem, builtin
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.supervision import build_examples, score_views
+from opsd_lab.teachers import Teacher
 from opsd_lab.token_table import TokenTable
 from opsd_lab.walkthrough import CHAT
 from opsd_lab.word_problems import one_per_key

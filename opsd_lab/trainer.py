@@ -22,12 +22,13 @@ from opsd_lab.divergences import Tokens
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
-from opsd_lab.policies import Policy, Teacher, fixed_teacher
+from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, sampled_logprobs, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import CompletionStates, LogitHead, check_head, score_completions
 from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
+from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.token_table import TokenTable
 
 REMEDY = (

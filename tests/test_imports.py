@@ -21,6 +21,7 @@ LAYERS = [
     {"contexts"},
     {"rollouts.base"},
     {"embedded", "policies"},
+    {"teachers"},
     {"token_text"},
     {"scoring"},
     {"costs"},

@@ -3,18 +3,8 @@ import contextlib
 import pytest
 import torch
 
-from opsd_lab.policies import (
-    AdapterOffTeacher,
-    AveragedTeacher,
-    Policy,
-    add_lora,
-    ema_teacher,
-    fixed_teacher,
-    folded_lora,
-    has_fresh_lora,
-    live_teacher,
-    load_policy,
-)
+from opsd_lab.policies import Policy, add_lora, folded_lora, has_fresh_lora, load_policy
+from opsd_lab.teachers import AdapterOffTeacher, AveragedTeacher, ema_teacher, fixed_teacher, live_teacher
 from tests.conftest import byte_tokenizer, tiny_policy
 
 IDS = torch.arange(10)[None]

@@ -10,7 +10,6 @@ from opsd_lab.diagnostics import result_digits
 from opsd_lab.evaluation import evaluate
 from opsd_lab.experiments import run_cell
 from opsd_lab.grading import Grader
-from opsd_lab.policies import fixed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sandbox import CHAT, PLANS, TASKS, load_sandbox, own_solution, worksheets
 from opsd_lab.sandbox.pretraining import VIEWS, Pretraining, Size, pretrain, samples, save_small
@@ -19,6 +18,7 @@ from opsd_lab.sandbox.worksheet import SPLITS, draw_problem, split_of
 from opsd_lab.steps import arithmetic_steps
 from opsd_lab.studies import sandbox_study
 from opsd_lab.supervision_study import StudySettings, study_tables, write_rollouts
+from opsd_lab.teachers import fixed_teacher
 from opsd_lab.token_text import written_tokens
 
 BAND = {"greedy": (0.25, 0.8), "sampled": (0.05, 0.5)}

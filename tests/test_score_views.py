@@ -10,11 +10,11 @@ from opsd_lab.batching import Example, build_batch
 from opsd_lab.contexts import ContextBuilder, answer_only, no_privilege, other_problem, reference_solution
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.score_parts import described
 from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
+from opsd_lab.teachers import ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.top_tokens import ARRAYS
 from tests.conftest import tiny_policy
 

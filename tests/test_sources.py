@@ -9,9 +9,10 @@ from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.contexts import ContextBuilder, reference_solution
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import OPSD
-from opsd_lab.policies import OtherTeacher, add_lora, refreshed_teacher
+from opsd_lab.policies import add_lora
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
+from opsd_lab.teachers import OtherTeacher, refreshed_teacher
 from opsd_lab.trainer import Trainer, TrainingParams
 from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
 

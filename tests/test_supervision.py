@@ -11,9 +11,9 @@ from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.labels import label_steps
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.supervision import score_rollouts
+from opsd_lab.teachers import fixed_teacher, live_teacher
 from opsd_lab.token_table import COLUMNS, TokenTable
 from opsd_lab.token_text import token_texts
 from opsd_lab.trainer import Trainer, TrainingParams

@@ -12,8 +12,9 @@ from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import add_lora, ema_teacher, live_teacher
+from opsd_lab.policies import add_lora
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
+from opsd_lab.teachers import ema_teacher, live_teacher
 from opsd_lab.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
 

@@ -2,7 +2,7 @@
 
 from opsd_lab.divergences.fused import Tokens, fused_losses, read_columns
 from opsd_lab.divergences.reference import Divergence, forward_kl, jsd, reverse_kl, sampled_token
-from opsd_lab.divergences.terms import LossTerms, Side, divergence_terms, sampled_token_terms
+from opsd_lab.divergences.terms import LossTerms, Side, divergence_terms, sampled_token_terms, through_token
 
 __all__ = [
     "Divergence",
@@ -17,4 +17,5 @@ __all__ = [
     "reverse_kl",
     "sampled_token",
     "sampled_token_terms",
+    "through_token",
 ]

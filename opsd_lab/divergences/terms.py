@@ -121,14 +121,16 @@ def sampled_token_terms(
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive")
     student, teacher = student.at(temperature), teacher.at(temperature)
-    chosen, theirs = (side.logprobs.gather(-1, token_ids[:, None]) for side in (student, teacher))
+    chosen, theirs = (side.logprobs.gather(-1, token_ids[:, None])[:, 0] for side in (student, teacher))
     estimate = chosen - theirs
-    gradient = None
-    if slope:
-        gradient = student.probabilities * (-estimate / temperature)
-        gradient.scatter_add_(-1, token_ids[:, None], estimate / temperature)
-    estimate = estimate[:, 0]
-    return LossTerms(estimate * chosen[:, 0], estimate, torch.zeros_like(estimate), gradient)
+    gradient = through_token(student, token_ids, estimate / temperature) if slope else None
+    return LossTerms(estimate * chosen, estimate, torch.zeros_like(estimate), gradient)
+
+
+def through_token(student: Side, token_ids: Tensor, by_logprob: Tensor) -> Tensor:
+    """Turn derivatives by the chosen tokens' log-probabilities [n] into derivatives by the logits [n, V]."""
+    gradient = student.probabilities * -by_logprob[:, None]
+    return gradient.scatter_add_(-1, token_ids[:, None], by_logprob[:, None])
 
 
 def rule_of(divergence: Divergence) -> Rule | None:

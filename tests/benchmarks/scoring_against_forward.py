@@ -16,8 +16,9 @@ from opsd_lab.batching import Example, build_batch, micro_batches
 from opsd_lab.champ import champ_problems, champ_solutions
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.objectives import OPSD
-from opsd_lab.policies import Policy, live_teacher, load_policy
+from opsd_lab.policies import Policy, load_policy
 from opsd_lab.supervision import build_examples, score_rollouts, text_rollout
+from opsd_lab.teachers import live_teacher
 
 BUDGET = 8192
 
