@@ -124,7 +124,19 @@ ABLATIONS: dict[str, Recipe | None] = {
 
 SANDBOX_ARMS = BASELINES | ABLATIONS
 
-RATES: dict[str, float] = {}
+RATES: dict[str, float] = {
+    "OPSD": 5e-4,
+    "OPSD, forward KL": 1e-3,
+    "OPSD, sampled token": 1e-4,
+    "off-policy distillation": 1e-3,
+    "distillation from the expert": 5e-4,
+    "SFT on references": 2e-5,  # as wrong at every rate
+    "SFT in own words": 1e-3,
+    "SFT on the teacher's correct samples": 5e-4,
+    "GRPO": 5e-5,
+    "GRPO, not scaled": 5e-5,
+    "control: another problem's solution": 2e-5,  # as wrong at every rate
+}
 """The learning rate of each arm of `BASELINES`, found by `sandbox_search`; the others have OPSD's."""
 CANDIDATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
 
@@ -166,6 +178,16 @@ def sandbox_study(
         rollouts=64,
         checkpoints=checkpoints,
     )
+
+
+def sandbox_baselines() -> Study:
+    """Return `sandbox_study` of `BASELINES`."""
+    return sandbox_study(arms=BASELINES)
+
+
+def sandbox_ablations() -> Study:
+    """Return `sandbox_study` of `ABLATIONS`."""
+    return sandbox_study(arms=ABLATIONS)
 
 
 def sandbox_search() -> Study:
@@ -230,8 +252,8 @@ def smollm2_search() -> Study:
 
 
 STUDIES = {
-    "sandbox-baselines": partial(sandbox_study, arms=BASELINES),
-    "sandbox-ablations": partial(sandbox_study, arms=ABLATIONS),
+    "sandbox-baselines": sandbox_baselines,
+    "sandbox-ablations": sandbox_ablations,
     "sandbox-search": sandbox_search,
     "smollm2": smollm2_study,
     "smollm2-search": smollm2_search,

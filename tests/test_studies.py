@@ -1,0 +1,33 @@
+import pickle
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from opsd_lab.experiments import COLUMNS
+from opsd_lab.results import choose
+from opsd_lab.studies import BASELINES, CANDIDATES, RATES, STUDIES, sandbox_study
+
+RESULTS = Path(__file__).parents[1] / "data" / "results"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_reaches_the_processes_of_its_workers(name):
+    assert pickle.loads(pickle.dumps(STUDIES[name])) is STUDIES[name]
+
+
+def test_every_trained_arm_has_the_rate_that_the_committed_search_chose_with_equal_budgets():
+    search = pd.read_parquet(RESULTS / "sandbox_search.parquet")
+    assert search.groupby(search["arm"].str.partition(" | ")[0])["arm"].nunique().unique() == [len(CANDIDATES)]
+    chosen = choose(search).set_index("method")["setting"].astype(float).to_dict()
+    assert chosen == RATES and set(RATES) == {arm for arm, recipe in BASELINES.items() if recipe is not None}
+    arms = sandbox_study().arms
+    assert all(arms[arm].training["learning_rate"] == rate for arm, rate in RATES.items())
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("s[am]*.parquet")), ids=lambda path: path.stem)
+def test_committed_results_are_tables_of_studies_in_which_no_cell_failed(path):
+    rows = pd.read_parquet(path)
+    assert list(rows) == list(COLUMNS) and (rows["error"] == "").all()
+    counted = rows["correct"].map(lambda text: sum(map(int, text.split())))
+    assert ((counted / (rows["n"] * rows["samples"]) - rows["accuracy"]).abs() < 1e-9).all()
