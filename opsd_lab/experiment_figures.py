@@ -64,12 +64,12 @@ def draw_arms(table: pd.DataFrame, baseline: str, *, title: str = "Arms") -> go.
     Raises:
         ValueError: when a column is missing, or the baseline is not among the arms.
     """
-    check_frame("draw_arms", table, ["arm"], ["accuracy", "accuracy_low", "accuracy_high"])
+    check_frame("draw_arms", table, ["arm"], ["seeds", "accuracy", "accuracy_low", "accuracy_high"])
     arms = table["arm"].tolist()
     if baseline not in arms:
         raise ValueError(f"draw_arms: the baseline {baseline!r} is not among the arms {arms}")
     figure = make_subplots(rows=1, cols=1)
-    frame = pd.DataFrame({name: table[column] for name, column in zip(("mean", "low", "high"), table.columns[2:5], strict=True)})
+    frame = pd.DataFrame({"mean": table["accuracy"], "low": table["accuracy_low"], "high": table["accuracy_high"]})
     for style, chosen in ((0, table["arm"] == baseline), (1, table["arm"] != baseline)):
         names = [plain(arm) for arm in table.loc[chosen, "arm"]]
         add_dots(figure, frame[chosen], np.flatnonzero(chosen), style=marker(style) | {"color": marker(0)["color"]}, names=names)

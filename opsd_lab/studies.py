@@ -170,7 +170,7 @@ def sandbox_study(
         policy=sandbox_policy,
         train=sandbox_train(),
         splits={"test": worksheets("sheet", "test", size), **others},
-        arms=_tuned(arms, RATES, RATES.get("OPSD", 5e-4)),
+        arms=_tuned(arms, RATES, RATES["OPSD"]),
         chat=SANDBOX_CHAT,
         sampling=SamplingParams(64, temperature=1.0),
         evaluation=SamplingParams(64, temperature=1.0, n=4),
