@@ -124,12 +124,13 @@ def has_fresh_lora(policy: Policy) -> bool:
 
 
 @contextmanager
-def folded_lora(policy: Policy) -> Iterator[None]:
+def folded_lora(policy: Policy, *, transposed: bool = False) -> Iterator[None]:
     """Compute with W + B A in place of each weight W inside the block, where that changes nothing but float32 rounding.
 
     A LoRA's own products cost more than their share where few tokens are computed at a time. The weights afterwards are the very
     ones from before. In half precision the sum would be rounded, so that another policy would sample; there, and for anything but
-    a single LoRA on plain linear layers of the trunk, the block computes as ever.
+    a single LoRA on plain linear layers of the trunk, the block computes as ever. `transposed` lays the sums out in memory column
+    by column: products with up to some hundred rows then take about a quarter less time on a processor, but no file takes them so.
     """
     if not (layers := _foldable_layers(policy)):
         yield
@@ -139,7 +140,8 @@ def folded_lora(policy: Policy) -> Iterator[None]:
     try:
         with torch.no_grad():
             for layer, weight in zip(layers, weights, strict=True):
-                weight.data = weight.data + layer.get_delta_weight("default")
+                folded = weight.new_empty(weight.shape[::-1]).T if transposed else torch.empty_like(weight)
+                weight.data = torch.add(weight.data, layer.get_delta_weight("default"), out=folded)
         with policy.model.disable_adapter():
             yield
     finally:

@@ -49,7 +49,7 @@ class HFSampler:
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
         rollouts: list[Rollout | None] = [None] * len(jobs)
         bar = tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False)
-        with bar, folded_lora(self.policy):
+        with bar, folded_lora(self.policy, transposed=self.policy.device.type == "cpu"):
             for batch in self._batches(order, jobs, params.max_new_tokens):
                 for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params), strict=True):
                     rollouts[index] = rollout
