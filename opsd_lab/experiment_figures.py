@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from opsd_lab.comparisons import seed_interval
+from opsd_lab.figure_parts import INK, add_dots, add_line, finish, marker, name_rows
 from opsd_lab.figure_words import GREY, MOST_GROUPS, check_frame, count, number, wrapped
 from opsd_lab.figures import plain
 from opsd_lab.results import Cost, changes
-from opsd_lab.supervision_figure_parts import INK, add_dots, add_line, finish, marker, name_rows
 
 COSTS: dict[Cost, str] = {
     "step": "optimiser steps",
@@ -28,30 +28,38 @@ def draw_curves(
 ) -> go.Figure:
     """Draw each arm's accuracy against its cost: the mean over seeds, with the t interval over seeds as a band.
 
-    Every curve starts at the initial policy (rows of step 0), where there is one. Costs are means over seeds.
+    Every curve starts at the initial policy (rows of step 0), where there is one. Costs are means over seeds. Arms that spend none of
+    the cost are named in the note instead; the others look as they do beside them under another cost.
 
     Raises:
-        ValueError: when an arm has no row on the split, or there are more arms than lines can be told apart.
+        ValueError: when an arm has no row on the split, there are more arms than lines can be told apart, or no arm spends any of
+            the cost.
     """
     if len(arms) > MOST_GROUPS:
         raise ValueError(f"draw_curves: {len(arms)} arms, but at most {MOST_GROUPS} lines can be told apart; choose some")
     rows = results[(results["split"] == split) & (results["error"] == "")]
     start = rows[rows["step"] == 0]
-    figure = make_subplots(rows=1, cols=1)
+    figure, free = make_subplots(rows=1, cols=1), []
     for index, arm in enumerate(arms):
         cells = rows[(rows["arm"] == arm) & (rows["step"] > 0)]
         if cells.empty:
             raise ValueError(f"draw_curves: arm {arm!r} was not trained and evaluated on {split!r}")
+        if not cells[cost].any():
+            free.append(arm)
+            continue
         points = [(0.0, start["accuracy"])] if len(start) else []
         points += [(float(at[cost].mean()), at["accuracy"]) for _, at in cells.groupby("step")]
         x = [spent for spent, _ in points]
         frame = pd.DataFrame([seed_interval(accuracies).as_dict() for _, accuracies in points]).rename(columns={"n": "n_seeds"})
         words = [f"{spent:,.4g} {COSTS[cost]}" for spent in x]
         add_line(figure, x, frame, index=index, name=wrapped(arm), legend=True, names=words)
+    if len(free) == len(arms):
+        raise ValueError(f"draw_curves: none of the arms {list(arms)} spent any {COSTS[cost]}")
     figure.update_xaxes(title_text=COSTS[cost], rangemode="tozero")
     figure.update_yaxes(title_text="accuracy", range=[0, 1.02], tickformat=".0%")
     seeds = rows[rows["arm"].isin(arms)].groupby("arm")["seed"].nunique()
     note = f"{count(int(seeds.max()), 'seeds', int(seeds.min()))}, {int(rows['n'].max())} problems; 95 % t intervals over seeds"
+    note += f"; no {COSTS[cost]}: {plain(', '.join(free))}" if free else ""
     return finish(figure, title or f"Accuracy on {split} problems, by {COSTS[cost]}", note, 380)
 
 

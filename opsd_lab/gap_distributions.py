@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from opsd_lab.diagnostics.estimates import COUNTS, UNLABELLED, Units, prepare
+from opsd_lab.figure_parts import INK, finish, mark_zero, name_rows, say_no_value
 from opsd_lab.figure_words import count, number, small
 from opsd_lab.figures import COLOURS, plain
-from opsd_lab.supervision_figure_parts import INK, finish, mark_zero, name_rows, say_no_value
 from opsd_lab.token_table import TokenTable
 
 LABELS = ("correct", "incorrect", "unverifiable")

@@ -5,6 +5,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from opsd_lab.diagnostics.alignment import CONTRAST
+from opsd_lab.figure_parts import (
+    INK,
+    SHADE,
+    add_bars,
+    add_dots,
+    add_line,
+    finish,
+    mark_zero,
+    marker,
+    name_rows,
+)
 from opsd_lab.figure_words import (
     NUMBERS,
     check_frame,
@@ -20,17 +31,6 @@ from opsd_lab.figure_words import (
 from opsd_lab.figures import plain
 from opsd_lab.first_wrong_step import BASELINE
 from opsd_lab.gap_distributions import draw_gap_distributions
-from opsd_lab.supervision_figure_parts import (
-    INK,
-    SHADE,
-    add_bars,
-    add_dots,
-    add_line,
-    finish,
-    mark_zero,
-    marker,
-    name_rows,
-)
 
 __all__ = [
     "draw_class_shares",

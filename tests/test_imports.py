@@ -53,7 +53,7 @@ LAYERS = [
         "figure_words",
         "supervision_figures",
         "experiment_figures",
-        "supervision_figure_parts",
+        "figure_parts",
         "gap_distributions",
         "token_view",
         "idea_figure",

@@ -99,6 +99,20 @@ def test_curves_begin_at_the_initial_policy_and_go_through_the_mean_of_the_seeds
         draw_curves(studied, ["OPSD"] * 13)
 
 
+def test_an_arm_that_spends_none_of_a_cost_is_named_and_the_others_keep_their_colours(studied):
+    arms = [HOSTILE, "OPSD"]
+    studied.loc[studied["arm"] != "base", "tokens_generated"] = (studied["arm"] == "OPSD").astype(int) * studied["step"]
+    colours = [
+        {trace.line.color for trace in draw_curves(studied, arms, cost).data if trace.name == "OPSD"}
+        for cost in ("step", "tokens_generated")
+    ]
+    figure = draw_curves(studied, arms, "tokens_generated")
+    assert colours[0] == colours[1] and len({trace.name for trace in figure.data if trace.name}) == 1
+    assert "no tokens generated: " in figure.layout.title.text
+    with pytest.raises(ValueError, match="spent any tokens scored by the teacher"):
+        draw_curves(studied, arms, "tokens_scored")
+
+
 def test_arms_stand_beside_each_other_with_what_the_tests_say(studied):
     found = arm_table(studied, "OPSD")
     figure = draw_arms(found, "OPSD")

@@ -1,4 +1,4 @@
-"""The marks that figures of token-level supervision share: dots and bars with intervals, lines with bands, rows and headings."""
+"""The marks that figures of tidy frames share: dots and bars with intervals, lines with bands, rows and headings."""
 
 from collections.abc import Sequence
 from itertools import groupby
