@@ -107,25 +107,25 @@ def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[i
 
 
 def padding_share(examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> float:
-    """Return which share of both sides' positions is padding when the examples are scored in these groups."""
+    """Return which share of both sides' positions is padding when the examples are scored in these groups; 0 for none."""
     real = padded = 0
     for group in groups:
         for side in ("student_ids", "teacher_ids"):
             lengths = [len(getattr(examples[i].pair, side)) + examples[i].scored for i in group]
             real, padded = real + sum(lengths), padded + len(lengths) * max(lengths)
-    return 1 - real / padded
+    return 1 - real / padded if padded else 0.0
 
 
 def join_columns(
     groups: Sequence[Sequence[int]], columns: Sequence[dict[str, Tensor]], examples: Sequence[Example]
 ) -> dict[str, Tensor]:
-    """Put the per-token columns of micro-batches [n] together in the order of the examples [N]."""
+    """Put the per-token columns of micro-batches [n] together in the order of the examples [N]; none for no examples."""
     parts: list[dict[str, Tensor]] = [{} for _ in examples]
     for group, of_group in zip(groups, columns, strict=True):
         for name, values in of_group.items():
             for i, part in zip(group, values.split([examples[i].scored for i in group]), strict=True):
                 parts[i][name] = part
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def _pad(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:

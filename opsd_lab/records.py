@@ -93,15 +93,14 @@ def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
 def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns, *, on_policy: bool = True) -> dict[str, float]:
     """Return a step's averages and, on policy, how far the sampler's log-probabilities are from the trainer's."""
     averages = {
-        "divergence": float(columns["divergence"].mean()),
-        "gap": float(columns["gap"].mean()),
-        "clip_fraction": float((columns["clipped"] > 0).float().mean()),
-        "student_entropy": float(columns["student_entropy"].mean()),
-        "teacher_entropy": float(columns["teacher_entropy"].mean()),
         "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
         "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
         "dropped": float(len(rollouts) - len(examples)),
     }
+    if not examples:
+        return averages
+    averages |= {name: float(columns[name].mean()) for name in ("divergence", "gap", "student_entropy", "teacher_entropy")}
+    averages["clip_fraction"] = float((columns["clipped"] > 0).float().mean())
     if not on_policy:
         return averages
     difference = sampled_logprobs(examples) - columns["student_logprob"].cpu().float()

@@ -87,6 +87,8 @@ class Trainer:
         build = replace(contexts, max_tokens=min(limit, contexts.max_tokens or limit)).build
         self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=len(self.problems) < 2000)]
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        if self.params.batch_size < (processes := self.accelerator.num_processes):
+            raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
         self.trainable = list(policy.trainable().values())
         self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
         self.costs = CostModel.of(policy)
@@ -131,7 +133,8 @@ class Trainer:
             cost = cost.plus(self._cost_of_training(examples))
             if passed == 0:  # the record shows the first pass, which saw the sampler's weights
                 seen, first_norm = columns, norm
-        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total)
+        # Another process may have rollouts where this one has none left.
+        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total if examples else 0.0)
         self._count(cost, watch)
         metrics = step_metrics(rollouts, examples, seen, on_policy=self.source.writer == "student") | {
             **({} if rewards is None else {"reward": sum(rewards) / len(rewards)}),
@@ -139,7 +142,7 @@ class Trainer:
             "grad_norm": first_norm,
             "learning_rate": self._learning_rate(number),
         }
-        table = build_table(examples, seen, self.policy.tokenizer)
+        table = build_table(examples, seen, self.policy.tokenizer) if examples else TokenTable.empty()
         return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in examples))
 
     def _idle_step(

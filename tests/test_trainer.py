@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
@@ -317,24 +318,45 @@ def test_a_training_parameter_out_of_range_is_named(field, value):
 
 TWO_PROCESSES = """
 import sys, torch
-from tests.test_trainer import build, run, weights
-records = run(trainer := build(), 2)
-if trainer.accelerator.is_main_process:
-    torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.accelerator.num_processes,
-                "tokens": records[-1].ledger.tokens_trained}, sys.argv[1])
+from tests.test_trainer import build, gated, run, weights
+trainer = build()
+mine = trainer.accelerator.is_main_process
+if sys.argv[2] == "gated":
+    gated(trainer, lambda rewards, owners: owners == owners if mine else owners != owners)
+records = run(trainer, 2)
+torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.accelerator.num_processes,
+            "tokens": records[-1].ledger.tokens_trained, "dropped": records[-1].metrics["dropped"],
+            "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{trainer.accelerator.process_index}")
 """
 
 
-def test_two_processes_take_the_step_of_one(tmp_path):
-    script = tmp_path / "train.py"
+def gated(trainer: Trainer, gate) -> Trainer:
+    trainer.rewards, trainer.gate = (lambda rollouts, problems: [0.0] * len(rollouts)), gate
+    return trainer
+
+
+def in_two_processes(folder, kind: str) -> list[dict]:
+    script = folder / "train.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launch, str(script), str(tmp_path / "out.pt")]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launch, str(script), str(folder), kind]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    two = torch.load(tmp_path / "out.pt", weights_only=True)
+    return [torch.load(folder / name, weights_only=True) for name in ("0", "1")]
+
+
+def test_two_processes_take_the_step_of_one(tmp_path):
+    two, _ = in_two_processes(tmp_path, "plain")
     one = build()
     records = run(one, 2)
     assert two["n"] == 2 and two["tokens"] == records[-1].ledger.tokens_trained
     assert two["loss"] == pytest.approx([r.loss for r in records], abs=1e-5)
+
+
+def test_a_process_whose_rollouts_were_all_dropped_takes_the_others_step(tmp_path):
+    kept, dropped = in_two_processes(tmp_path, "gated")
+    assert kept["rows"] and not dropped["rows"] and dropped["dropped"] == PARAMS.batch_size / 2
+    assert kept["loss"] == dropped["loss"] and same(kept["weights"], dropped["weights"])
+    one = gated(build(), lambda rewards, owners: np.arange(len(owners)) % 2 == 0)
+    assert kept["loss"] == pytest.approx([r.loss for r in run(one, 2)], abs=1e-5)
