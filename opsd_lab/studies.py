@@ -208,8 +208,14 @@ def continued_reference(problem: Problem) -> str:
     return f" {problem.solution}"
 
 
-SMOLLM2_RATES: dict[str, float] = {}
-SMOLLM2_CANDIDATES = (3e-4, 1e-3, 3e-3)
+SMOLLM2_RATES: dict[str, float] = {
+    "OPSD": 3e-4,  # as good at 1e-3 and 3e-3
+    "SFT": 3e-4,
+    "GRPO": 3e-4,
+    "control: another problem's solution": 1e-4,  # no better than untrained at any rate
+}
+"""The learning rate of each trained arm of `SMOLLM2_ARMS`, found by `smollm2_search`."""
+SMOLLM2_CANDIDATES = (1e-4, 3e-4, 1e-3, 3e-3)
 SMOLLM2_ARMS: dict[str, Recipe | None] = {
     "base": None,
     "OPSD": Recipe(OPSD(forward_kl), reference_view()),

@@ -6,7 +6,17 @@ import pytest
 
 from opsd_lab.experiments import COLUMNS
 from opsd_lab.results import choose
-from opsd_lab.studies import BASELINES, CANDIDATES, RATES, STUDIES, sandbox_study
+from opsd_lab.studies import (
+    BASELINES,
+    CANDIDATES,
+    RATES,
+    SMOLLM2_ARMS,
+    SMOLLM2_CANDIDATES,
+    SMOLLM2_RATES,
+    STUDIES,
+    sandbox_study,
+    smollm2_study,
+)
 
 RESULTS = Path(__file__).parents[1] / "data" / "results"
 
@@ -16,13 +26,21 @@ def test_a_study_reaches_the_processes_of_its_workers(name):
     assert pickle.loads(pickle.dumps(STUDIES[name])) is STUDIES[name]
 
 
-def test_every_trained_arm_has_the_rate_that_the_committed_search_chose_with_equal_budgets():
-    search = pd.read_parquet(RESULTS / "sandbox_search.parquet")
-    assert search.groupby(search["arm"].str.partition(" | ")[0])["arm"].nunique().unique() == [len(CANDIDATES)]
-    chosen = choose(search).set_index("method")["setting"].astype(float).to_dict()
-    assert chosen == RATES and set(RATES) == {arm for arm, recipe in BASELINES.items() if recipe is not None}
-    arms = sandbox_study().arms
-    assert all(arms[arm].training["learning_rate"] == rate for arm, rate in RATES.items())
+@pytest.mark.parametrize(
+    ("search", "rates", "candidates", "arms", "study"),
+    [
+        ("sandbox_search", RATES, CANDIDATES, BASELINES, sandbox_study),
+        ("smollm2_search", SMOLLM2_RATES, SMOLLM2_CANDIDATES, SMOLLM2_ARMS, smollm2_study),
+    ],
+    ids=["sandbox", "smollm2"],
+)
+def test_every_trained_arm_has_the_rate_that_the_committed_search_chose_with_equal_budgets(search, rates, candidates, arms, study):
+    found = pd.read_parquet(RESULTS / f"{search}.parquet")
+    assert found.groupby(found["arm"].str.partition(" | ")[0])["arm"].nunique().unique() == [len(candidates)]
+    chosen = choose(found).set_index("method")["setting"].astype(float).to_dict()
+    assert chosen == rates and set(rates) == {arm for arm, recipe in arms.items() if recipe is not None}
+    made = study().arms
+    assert all(made[arm].training["learning_rate"] == rate for arm, rate in rates.items())
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("s[am]*.parquet")), ids=lambda path: path.stem)
