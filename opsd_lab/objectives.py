@@ -141,8 +141,10 @@ def top_columns(student: Side, teacher: Side, k: int) -> Columns:
 def build_table(examples: Sequence[Example], columns: dict[str, Tensor], tokenizer: object) -> TokenTable:
     """Put the numbers of scored examples, in the order of their tokens, beside what the tokens are.
 
-    `columns` hold one value per scored token [N], `weight` among them.
+    `columns` hold one value per scored token [N], `weight` among them. No examples make the empty table.
     """
+    if not examples:
+        return TokenTable.empty()
     rows = []
     for number, example in enumerate(examples):
         ids = example.rollout.completion_ids[: example.scored]

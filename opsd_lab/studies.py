@@ -212,7 +212,7 @@ SMOLLM2_RATES: dict[str, float] = {
     "OPSD": 3e-4,  # as good at 1e-3 and 3e-3
     "SFT": 3e-4,
     "GRPO": 3e-4,
-    "control: another problem's solution": 1e-4,  # no better than untrained at any rate
+    "control: another problem's solution": 1e-4,  # the lowest tried; the others are worse
 }
 """The learning rate of each trained arm of `SMOLLM2_ARMS`, found by `smollm2_search`."""
 SMOLLM2_CANDIDATES = (1e-4, 3e-4, 1e-3, 3e-3)

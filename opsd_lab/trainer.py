@@ -51,7 +51,7 @@ class Trainer:
 
     Raises:
         ValueError: for no problems, a problem without what the view shows, prompts that do not fit the model's context, or pieces
-            that do not go together.
+            that do not go together; a batch of fewer problems than there are processes.
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
 
@@ -142,7 +142,7 @@ class Trainer:
             "grad_norm": first_norm,
             "learning_rate": self._learning_rate(number),
         }
-        table = build_table(examples, seen, self.policy.tokenizer) if examples else TokenTable.empty()
+        table = build_table(examples, seen, self.policy.tokenizer)
         return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in examples))
 
     def _idle_step(

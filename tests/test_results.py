@@ -108,7 +108,7 @@ def test_an_arm_that_spends_none_of_a_cost_is_named_and_the_others_keep_their_co
     ]
     figure = draw_curves(studied, arms, "tokens_generated")
     assert colours[0] == colours[1] and len({trace.name for trace in figure.data if trace.name}) == 1
-    assert "no tokens generated: " in figure.layout.title.text
+    assert "no tokens generated: " in figure.layout.title.text and "<b>us" not in figure.layout.title.text
     with pytest.raises(ValueError, match="spent any tokens scored by the teacher"):
         draw_curves(studied, arms, "tokens_scored")
 

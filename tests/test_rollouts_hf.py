@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from opsd_lab.policies import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.rollouts.exported import memory_folder
+from opsd_lab.rollouts.exported import WeightFolders, memory_folder
 from opsd_lab.rollouts.hf import _invert
 from opsd_lab.scoring import score_completions
 from tests.conftest import tiny_policy
@@ -212,3 +213,12 @@ def test_weights_for_an_engine_are_kept_in_memory_only_where_there_is_room(tmp_p
     usage = shutil.disk_usage(tmp_path)._replace(free=3 * sum(p.numel() * 4 for p in policy.model.parameters()))
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     assert memory_folder(policy, tmp_path) is None
+
+
+def test_weights_for_an_engine_do_not_outlive_what_wrote_them(tmp_path):
+    folders = WeightFolders(tmp_path)
+    assert folders.write(tiny_policy()).folder.exists() and list(tmp_path.iterdir())
+    with pytest.warns(ResourceWarning, match="cleaning up"):
+        del folders
+        gc.collect()
+    assert not list(tmp_path.iterdir())

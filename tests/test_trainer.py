@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import ContextBuilder, no_privilege
@@ -300,6 +301,12 @@ def test_no_problems_and_prompts_longer_than_the_context_are_reported_before_any
         build(problems=[])
     with pytest.raises(ValueError, match=r"problem 'p3': the (student|teacher)'s prompt has \d+ tokens"):
         build(add_lora(tiny_policy(context=64)))
+
+
+def test_a_batch_that_cannot_be_shared_by_the_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 5))
+    with pytest.raises(ValueError, match="a batch of 4 problems cannot be shared by 5 processes"):
+        build()
 
 
 def test_an_empty_completion_from_a_sampler_cannot_reach_the_loss():

@@ -24,6 +24,8 @@ class Exported:
 class WeightFolders:
     """Writes the policy's weights into temporary folders, each version into one of its own; the latest two are kept.
 
+    All are deleted by `close`, or else when the process ends.
+
     `parent` is where they are made; None is the system's place for temporary files. Engines on other machines need one that
     they can read.
     """
@@ -31,7 +33,8 @@ class WeightFolders:
     def __init__(self, parent: str | Path | None = None) -> None:
         if parent is not None:
             Path(parent).mkdir(parents=True, exist_ok=True)
-        self._root = Path(tempfile.mkdtemp(prefix="opsd-lab-weights-", dir=parent))
+        self._temporary = tempfile.TemporaryDirectory(prefix="opsd-lab-weights-", dir=parent, ignore_cleanup_errors=True)
+        self._root = Path(self._temporary.name)
         self._folders: list[Path] = []
         self._version = 0
 
@@ -75,7 +78,7 @@ class WeightFolders:
 
     def close(self) -> None:
         """Delete every folder."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._temporary.cleanup()
 
 
 def memory_folder(policy: Policy, place: Path = Path("/dev/shm")) -> Path | None:
