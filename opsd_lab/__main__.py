@@ -13,7 +13,7 @@ from tyro.extras import SubcommandApp
 from opsd_lab.evaluation import Evaluation
 from opsd_lab.first_wrong_step import SIGNALS, first_wrong_step
 from opsd_lab.policies import load_policy
-from opsd_lab.statistics import bootstrap_interval
+from opsd_lab.statistics import mean_interval
 from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, held_out_problems, reference_view
 
 app = SubcommandApp()
@@ -125,13 +125,13 @@ def _keep(results: dict, name: str, evaluation: Evaluation) -> None:
 def table(results: dict) -> str:
     """Return the table of a results file as Markdown: per arm the mean over seeds, its interval, and each seed's accuracy.
 
-    The interval is the 95 % bootstrap over problems of the seeds' mean, which leaves the spread between seeds to the last column.
+    The interval is that over problems of the seeds' mean (`mean_interval`), which leaves the spread between seeds to the last column.
     """
     lines = ["| arm | last number, mean [95 % interval] | boxed | last number by seed |", "|---|---|---|---|"]
     for arm in ("base", "OPSD", "control"):
         runs = [run for name, run in results["correct"].items() if name.split()[0] == arm]
         correct = {by: np.array([[int(c) for c in run[by]] for run in runs]) for by in ("last_number", "boxed")}
-        cells = {by: bootstrap_interval(values.mean(axis=0)) for by, values in correct.items()}
+        cells = {by: mean_interval(values.mean(axis=0), values.size) for by, values in correct.items()}
         each = ", ".join(f"{row.mean():.3f}" for row in correct["last_number"])
         shown = [f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells.values()]
         lines.append(f"| {arm} | {shown[0]} | {shown[1]} | {each} |")

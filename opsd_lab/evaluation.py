@@ -11,7 +11,7 @@ import pandas as pd
 from opsd_lab.grading import VERDICTS, Grader
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Sampler, SamplingParams
-from opsd_lab.statistics import Interval, avg_at_k, bootstrap_interval, maj_at_k, pass_at_k
+from opsd_lab.statistics import Interval, avg_at_k, maj_at_k, paired_interval, pass_at_k
 
 By = Literal["final", "boxed", "last_number"]
 
@@ -133,7 +133,7 @@ def evaluate(
 
 
 def paired_difference(before: Evaluation, after: Evaluation, by: By = "final") -> Interval:
-    """Return by how much accuracy rose from `before` to `after`, with its bootstrap interval over problems.
+    """Return by how much accuracy rose from `before` to `after`, with its interval over problems (`paired_interval`).
 
     Each problem is compared with itself, which removes the spread between easy and hard problems.
 
@@ -146,4 +146,5 @@ def paired_difference(before: Evaluation, after: Evaluation, by: By = "final") -
             f"{len(differing)} are in only one of them, such as {differing[:5]}"
         )
     rates = [pd.Series(e.correct(by).mean(axis=1), index=e.problem_ids) for e in (before, after)]
-    return bootstrap_interval((rates[1][before.problem_ids] - rates[0]).to_numpy())
+    units = len(rates[0]) * min(before.k, after.k)
+    return paired_interval(rates[1][before.problem_ids].to_numpy(), rates[0].to_numpy(), units)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from opsd_lab.jackknife import Jackknife, difference_bounds
 from opsd_lab.steps import Segment, Step, segments, token_steps
 from opsd_lab.token_table import TokenTable
 
@@ -69,16 +70,14 @@ def _labels(found: Sequence[Segment], wrong: Span | None) -> list[str]:
     return ["correct" if s.end <= wrong[0] else "" if s.start >= wrong[1] else "incorrect" for s in found]
 
 
-def first_wrong_step(
-    steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS, *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) -> pd.DataFrame:
     """Return how well each signal finds the first wrong step: one row per measure and signal.
 
     "auroc": the chance that a wrong step looks more suspicious than a right one of any solution. "auroc within": than an
     earlier step of its own solution, averaged over the solutions with a mistake after their first step. "top-1": how often the
     most suspicious step of a solution with a mistake is the wrong one; ties share the hit. `chance` is what a blind guess
-    attains. `mean`, `low`, `high` are the estimate and its 95 % interval from resampling problems, `difference`,
-    `difference_low`, `difference_high` the same for what it is above the baseline `BASELINE`, from the same resamples.
+    attains. `mean`, `low`, `high` are the estimate and its 95 % interval over problems (`opsd_lab.jackknife`), `difference`,
+    `difference_low`, `difference_high` the same for what it is above the baseline `BASELINE`.
 
     Raises:
         ValueError: when there is no wrong step, or no right one.
@@ -87,8 +86,8 @@ def first_wrong_step(
         raise ValueError(f"first_wrong_step: there are no steps labelled {' or '.join(sorted(missing))}")
     problems, names = pd.factorize(steps["problem_id"])
     number = {name: i for i, name in enumerate(names)}
-    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    weights = np.vstack([np.ones(len(names)), weights])  # the first row is the sample itself
+    weights = np.vstack([np.ones(len(names)), 1 - np.eye(len(names))])  # all problems, then all but one
+    labels = steps["label"].to_numpy()
     mistaken = _solutions(steps)
     later = [solution for solution in mistaken if len(solution.earlier)]
     judged = steps[steps["label"] != ""].drop_duplicates("rollout")
@@ -97,23 +96,47 @@ def first_wrong_step(
         "auroc within": ([solution.problem_id for solution in later], 0.5),
         "top-1": ([s.problem_id for s in mistaken], float(np.mean([len(s.wrong) / len(s.steps) for s in mistaken]))),
     }
-    draws: dict[tuple[str, str], np.ndarray] = {}
-    for name in dict.fromkeys([BASELINE, *signals]):
-        suspicion = steps[name].to_numpy(float) * {**SIGNALS, **signals}[name]
-        draws["auroc", name] = _pooled(suspicion, steps["label"].to_numpy(), problems, weights)
-        for measure, chosen, value in (("auroc within", later, _above_earlier), ("top-1", mistaken, _localised)):
-            owners = [number[solution.problem_id] for solution in chosen]
-            draws[measure, name] = _weighted_mean([value(solution, suspicion) for solution in chosen], owners, weights)
+    compared = list(dict.fromkeys([BASELINE, *signals]))
     rows = []
     for measure, (problem_ids, chance) in about.items():
+        values = []
+        for name in compared:
+            suspicion = steps[name].to_numpy(float) * {**SIGNALS, **signals}[name]
+            if measure == "auroc":
+                values.append(_pooled(suspicion, labels, problems, weights))
+            else:
+                chosen, value = (later, _above_earlier) if measure == "auroc within" else (mistaken, _localised)
+                owners = [number[solution.problem_id] for solution in chosen]
+                values.append(_weighted_mean([value(solution, suspicion) for solution in chosen], owners, weights))
+        if measure == "auroc":
+            sizes = [np.bincount(problems[labels == label], minlength=len(names)) for label in ("incorrect", "correct")]
+        else:
+            sizes = [np.bincount(owners, minlength=len(names))]
+        found = _compared(np.stack(values, axis=1), sizes)
         for name in signals:
-            own, baseline = draws[measure, name], draws[measure, BASELINE]
+            numbers = {key: float(column[compared.index(name)]) for key, column in found.items()}
             rows.append(
-                {"measure": measure, "signal": name, **_interval(own), "chance": chance}
-                | _interval(own - baseline, "difference")
+                {"measure": measure, "signal": name, **{key: numbers[key] for key in ("mean", "low", "high")}, "chance": chance}
+                | {key: numbers[key] for key in ("difference", "difference_low", "difference_high")}
                 | {"n_problems": len(set(problem_ids)), "n_solutions": len(problem_ids)}
             )
     return pd.DataFrame(rows)
+
+
+def _compared(values: np.ndarray, sizes: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the columns of G signals, the baseline first, from their values [1 + P, G] with all problems and without each.
+
+    `sizes` hold what each problem brings, [P] for each kind of step; the kind that rests on the fewest problems counts.
+    """
+    problems = min(int((size > 0).sum()) for size in sizes)
+    effective = min(float(size.sum() ** 2 / max((size**2).sum(), 1)) for size in sizes)
+    each = np.ones(values.shape[1])
+    found = Jackknife(values[0], np.nan_to_num(values[1:] - values[0]), problems * each, effective * each)
+    bounds = np.stack(found.share_bounds(np.inf * each))
+    other, base = np.arange(len(each)), np.zeros(len(each), dtype=np.int64)
+    low, high = difference_bounds(found, np.stack(found.bounds()), other, base)
+    differences = {"difference": found.mean - found.mean[0], "difference_low": low, "difference_high": high}
+    return {"mean": found.mean, "low": bounds[0], "high": bounds[1], **differences}
 
 
 def _pooled(suspicion: np.ndarray, labels: np.ndarray, problems: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -157,10 +180,3 @@ def _weighted_mean(values: list[float], problems: list[int], weights: np.ndarray
     counts = np.bincount(problems, minlength=weights.shape[1])
     with np.errstate(invalid="ignore"):
         return (weights @ totals) / (weights @ counts)
-
-
-def _interval(draws: np.ndarray, name: str = "mean") -> dict[str, float]:
-    prefix = "" if name == "mean" else f"{name}_"
-    finite = draws[1:][np.isfinite(draws[1:])]
-    low, high = np.quantile(finite, (0.025, 0.975)) if len(finite) else (np.nan, np.nan)
-    return {name: float(draws[0]), f"{prefix}low": float(low), f"{prefix}high": float(high)}

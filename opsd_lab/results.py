@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from opsd_lab.comparisons import cohens_h, holm, paired_bootstrap, paired_seeds, seed_interval
+from opsd_lab.comparisons import cohens_h, holm, paired_crossed, paired_seeds, seed_interval
 
 Cost = Literal["step", "tokens_generated", "tokens_scored", "tokens_trained", "flops", "seconds"]
 
@@ -39,9 +39,9 @@ def correctness(rows: pd.DataFrame, arm: str, seeds: Sequence[int]) -> np.ndarra
 def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one row per arm: accuracy with its t interval over seeds, and the difference from a baseline arm.
 
-    `difference` with `low` and `high` is the crossed bootstrap over seeds and problems, `p` its p-value after Holm's correction over
-    the arms, `p_seeds` that of the t test over seeds, corrected likewise; `h` is Cohen's effect size. Arms are compared on the seeds
-    that both have finished; where there are too few for a test, its columns are NaN.
+    `difference` with `low` and `high` is over seeds and problems (`paired_crossed`), `p` its p-value after Holm's correction over the
+    arms, `p_seeds` that of the t test over seeds on these problems, corrected likewise; `h` is Cohen's effect size. Arms are compared
+    on the seeds that both have finished; where there are too few for a test, its columns are NaN.
 
     Raises:
         ValueError: when the baseline is not among the arms.
@@ -55,7 +55,7 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
     for arm in arms:
         of_arm = rows[rows["arm"] == arm]
         shared = sorted(set(seeds_of[arm]) & set(seeds_of[baseline]))
-        interval = seed_interval(of_arm["accuracy"])
+        interval = seed_interval(of_arm["accuracy"], int(of_arm["n"].min()))
         row = {
             "arm": arm,
             "seeds": interval.n,
@@ -65,7 +65,7 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
         }
         if arm != baseline and shared:
             ours, theirs = correctness(rows, arm, shared), correctness(rows, baseline, shared)
-            whole = paired_bootstrap(ours, theirs)
+            whole = paired_crossed(ours, theirs, int(rows["samples"].min()))
             row |= {"difference": whole.mean, "low": whole.low, "high": whole.high, "p": whole.p}
             row["p_seeds"] = paired_seeds(ours.mean(1), theirs.mean(1)).p if len(shared) > 1 else np.nan
             row["h"] = cohens_h(ours.mean(), theirs.mean())

@@ -1,4 +1,4 @@
-"""Accuracies with their uncertainty: Wilson and bootstrap intervals, avg@k, pass@k, maj@k. Knows no models and no rollouts."""
+"""Accuracies with their uncertainty: avg@k, pass@k, maj@k, and the difference of two. Knows no models and no rollouts."""
 
 import math
 from collections import Counter
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy.stats import bootstrap
 from statsmodels.stats.proportion import proportion_confint
 
 from opsd_lab.grading import as_number
+from opsd_lab.jackknife import Jackknife, difference_bounds
 
 
 @dataclass(frozen=True)
@@ -42,71 +42,49 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(successes / n, float(low), float(high), n)
 
 
-def bootstrap_interval(per_problem: np.ndarray, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Return the mean of one value per problem, [P], with its percentile bootstrap interval.
+def mean_interval(per_problem: np.ndarray, units: int, confidence: float = 0.95) -> Interval:
+    """Return the mean of one value per problem in [0, 1], [P], with its interval over problems (`Jackknife.share_bounds`).
 
-    Problems are resampled whole, so that samples of one problem, which resemble each other, are not taken for
-    independent evidence (a cluster bootstrap; Efron and Tibshirani 1993). With equal values everywhere the interval
-    has no width: read it as "too few problems", not as certainty.
-
-    Raises:
-        ValueError: when there is no problem, or a value is missing.
-    """
-    values = np.asarray(per_problem, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"a bootstrap needs one finite value per problem, not an array of shape {values.shape}")
-    mean = float(values.mean())
-    if values.size == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    low, high = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        batch=max(1, 2_000_000 // values.size),  # bounds the memory of the resampled indices
-        vectorized=True,
-        confidence_level=confidence,
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return Interval(mean, float(low), float(high), values.size)
-
-
-def resample_sums(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return the sums over problems [R, ...] of per-problem sums [P, ...], for R resamples of P whole problems each.
-
-    A ratio of two such sums, resample by resample, is the cluster bootstrap of a mean over tokens (`bootstrap_interval` is the
-    case of one value per problem). The same seed draws the same problems, whatever is summed.
+    `units` is the number of samples that the values rest on. Samples of one problem resemble each other, so that only problems
+    count as independent. Equal values everywhere are as much evidence as one sample of each problem.
 
     Raises:
-        ValueError: when there is no problem or no resample.
+        ValueError: when there is no problem, or a value is missing or outside [0, 1].
     """
-    sums = np.asarray(sums, dtype=np.float64)
-    problems = len(sums)
-    if problems == 0 or resamples < 1:
-        raise ValueError(f"a bootstrap needs at least one problem and one resample, not {problems} and {resamples}")
-    rng = np.random.default_rng(seed)
-    flat = sums.reshape(problems, -1)
-    drawn = np.empty((resamples, flat.shape[1]))
-    rows = max(1, 2_000_000 // problems)  # bounds the memory of the resampled indices
-    for start in range(0, resamples, rows):
-        indices = rng.integers(0, problems, (min(rows, resamples - start), problems))
-        offsets = problems * np.arange(len(indices))[:, None]
-        times = np.bincount((indices + offsets).ravel(), minlength=indices.size).reshape(indices.shape)
-        drawn[start : start + rows] = times.astype(np.float64) @ flat
-    return drawn.reshape(resamples, *sums.shape[1:])
+    values = _check_shares(per_problem)
+    found = Jackknife.of_means(values[:, None])
+    low, high = found.share_bounds(np.array([units]), confidence)
+    return Interval(float(found.mean[0]), float(low[0]), float(high[0]), len(values))
 
 
-def percentile_bounds(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and upper percentile bounds of resampled values [R, ...]; NaN among them, no value, is left out."""
-    draws = np.asarray(draws, dtype=np.float64)
-    bounds = np.full((2, *draws.shape[1:]), np.nan)
-    some = ~np.isnan(draws).all(axis=0)
-    bounds[:, some] = np.nanquantile(draws[:, some], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return bounds[0], bounds[1]
+def paired_interval(first: np.ndarray, second: np.ndarray, units: int, confidence: float = 0.95) -> Interval:
+    """Return the mean of `first` minus `second`, each one value per problem in [0, 1], [P], with its interval over problems.
+
+    The bounds are put together from those of the two means and their correlation (`difference_bounds`). `units` is the number of
+    samples that each of them rests on.
+
+    Raises:
+        ValueError: when there is no problem, the two differ in their number, or a value is missing or outside [0, 1].
+    """
+    first, second = _check_shares(first), _check_shares(second)
+    if len(first) != len(second):
+        raise ValueError(f"a paired difference needs both values of each problem, not {len(first)} and {len(second)} values")
+    found = Jackknife.of_means(np.stack([first, second], axis=1))
+    each = np.array([units, units])
+    bounds = np.stack(found.share_bounds(each, confidence))
+    low, high = difference_bounds(found, bounds, np.array([0]), np.array([1]), each)
+    return Interval(float(found.mean[0] - found.mean[1]), float(low[0]), float(high[0]), len(first))
+
+
+def _check_shares(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"an interval over problems needs one value in [0, 1] per problem, not an array of shape {values.shape}")
+    return values
 
 
 def avg_at_k(correct: np.ndarray) -> Interval:
-    """Return the mean of correctness [P, k]: Wilson's interval for k = 1, else the bootstrap over problems.
+    """Return the mean of correctness [P, k] with Wilson's interval for k = 1, else `mean_interval`.
 
     Raises:
         ValueError: when the array is not a table of problems by samples with at least one of each.
@@ -114,14 +92,14 @@ def avg_at_k(correct: np.ndarray) -> Interval:
     correct = _check_table(correct)
     if correct.shape[1] == 1:
         return wilson_interval(int(correct.sum()), len(correct))
-    return bootstrap_interval(correct.mean(axis=1))
+    return mean_interval(correct.mean(axis=1), correct.size)
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> Interval:
     """Return the chance that at least one of k samples is correct, estimated from correctness [P, n].
 
     The unbiased estimator 1 - C(n - c, k) / C(n, k) per problem with c correct samples (Chen et al. 2021,
-    arXiv 2107.03374, equation 1), averaged over problems; bootstrap over problems (k = 1 is `avg_at_k`).
+    arXiv 2107.03374, equation 1), averaged over problems, with `mean_interval` (k = 1 is `avg_at_k`).
 
     Raises:
         ValueError: when k is not between 1 and n.
@@ -132,7 +110,8 @@ def pass_at_k(correct: np.ndarray, k: int) -> Interval:
         raise ValueError(f"pass@{k} cannot be estimated from {n} samples per problem; draw at least {k}")
     if k == 1:
         return avg_at_k(correct)
-    return bootstrap_interval(np.array([1 - math.comb(n - c, k) / math.comb(n, k) for c in correct.sum(axis=1).tolist()]))
+    solved = np.array([1 - math.comb(n - c, k) / math.comb(n, k) for c in correct.sum(axis=1).tolist()])
+    return mean_interval(solved, len(correct) * (n // k))
 
 
 def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray) -> Interval:

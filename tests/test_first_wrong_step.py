@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.stats import mannwhitneyu
 
 from opsd_lab.first_wrong_step import BASELINE, SIGNALS, first_wrong_step, score_steps
@@ -70,22 +71,32 @@ def test_the_area_under_the_curve_is_the_one_of_the_rank_test(signal):
     steps = random_steps()
     groups = [steps.loc[steps["label"] == label, signal] * SIGNALS[signal] for label in ("incorrect", "correct")]
     expected = mannwhitneyu(*groups).statistic / (len(groups[0]) * len(groups[1]))
-    assert row_of(first_wrong_step(steps, resamples=50), "auroc", signal)["mean"] == pytest.approx(expected)
+    assert row_of(first_wrong_step(steps), "auroc", signal)["mean"] == pytest.approx(expected)
 
 
-def test_each_resample_is_the_statistic_of_the_problems_drawn():
-    steps, seed = random_steps(6), 3
-    result = first_wrong_step(steps, resamples=400, seed=seed)
-    weights = np.random.default_rng(seed).multinomial(6, np.full(6, 1 / 6), size=400)
-    by_problem = [group for _, group in steps.groupby("problem_id", sort=False)]
-    draws = []
-    for row in weights:
-        drawn = [g.assign(rollout=g["rollout"] + 100 * k) for g, w in zip(by_problem, row, strict=True) for k in range(w)]
-        drawn = pd.concat(drawn)
-        wrong, right = (-drawn.loc[drawn["label"] == label, "gap"].to_numpy() for label in ("incorrect", "correct"))
-        draws.append(((wrong[:, None] > right) + 0.5 * (wrong[:, None] == right)).mean())
-    found = row_of(result, "auroc", "gap")
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))))
+def test_the_bounds_of_an_area_are_those_of_leaving_out_each_problem_written_out():
+    steps = random_steps(12)
+
+    def area(frame):
+        wrong, right = (-frame.loc[frame["label"] == label, "gap"].to_numpy() for label in ("incorrect", "correct"))
+        return ((wrong[:, None] > right) + 0.5 * (wrong[:, None] == right)).mean()
+
+    whole = area(steps)
+    without = np.array([area(steps[steps["problem_id"] != name]) for name in steps["problem_id"].unique()])
+    variance = 11 / 12 * np.sum((without - whole) ** 2)
+    found = row_of(first_wrong_step(steps), "auroc", "gap")
+    sizes = [steps[steps["label"] == label].groupby("problem_id").size().to_numpy() for label in ("incorrect", "correct")]
+    t = stats.t.ppf(0.975, min(size.sum() ** 2 / (size**2).sum() for size in sizes) - 1)
+    trials = whole * (1 - whole) / variance
+    roots = np.roots([1 + t**2 / trials, -2 * whole - t**2 / trials, whole**2])
+    assert (found["low"], found["high"]) == pytest.approx(sorted(roots))
+
+
+def test_a_signal_that_is_always_right_is_not_known_to_be_so_for_ever():
+    steps = random_steps(20)
+    steps["gap"] = np.where(steps["label"] == "incorrect", -5.0, 0.0)
+    found = row_of(first_wrong_step(steps), "auroc", "gap")
+    assert found["mean"] == found["high"] == 1 and found["low"] < 0.95
 
 
 def test_localisation_counts_hits_among_all_segments_and_shares_ties():
@@ -95,7 +106,7 @@ def test_localisation_counts_hits_among_all_segments_and_shares_ties():
         return pd.DataFrame({"step": range(len(gaps)), "label": labels, **dict.fromkeys(SIGNALS, 0.0), "gap": gaps}).assign(**about)
 
     steps = pd.concat([solution(0, [0, -3, 0], 1), solution(1, [0, -1, -5, 0], 1), solution(2, [-2, -2], 1), solution(3, [-1, 0], 0)])
-    result = first_wrong_step(steps, resamples=50)
+    result = first_wrong_step(steps)
     top, within = row_of(result, "top-1", "gap"), row_of(result, "auroc within", "gap")
     assert top["mean"] == pytest.approx((1 + 0 + 0.5 + 1) / 4) and top["n_solutions"] == 4
     assert top["chance"] == pytest.approx((1 / 3 + 1 / 4 + 1 / 2 + 1 / 2) / 4)
@@ -103,7 +114,7 @@ def test_localisation_counts_hits_among_all_segments_and_shares_ties():
     assert row_of(result, "top-1", BASELINE)["mean"] == pytest.approx(top["chance"]), "a constant signal is a blind guess"
 
 
-def test_a_signal_is_compared_with_the_baseline_on_the_same_resamples():
+def test_a_signal_is_compared_with_the_baseline_on_the_same_problems():
     steps = random_steps(shift=2.0)
     steps["divergence"] = -steps[BASELINE]
     result = first_wrong_step(steps)
@@ -115,7 +126,7 @@ def test_a_signal_is_compared_with_the_baseline_on_the_same_resamples():
 def test_a_signal_without_information_is_seldom_told_from_chance():
     covered = []
     for seed in range(40):
-        found = row_of(first_wrong_step(random_steps(30, seed, shift=0.0), {"gap": -1}, resamples=400), "auroc", "gap")
+        found = row_of(first_wrong_step(random_steps(30, seed, shift=0.0), {"gap": -1}), "auroc", "gap")
         covered.append(found["low"] <= 0.5 <= found["high"])
     assert sum(covered) >= 34
 

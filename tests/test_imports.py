@@ -41,6 +41,7 @@ LAYERS = [
     {"limited_process"},
     {"grading", "grading_worker", "steps"},
     {"labels", "rewards"},
+    {"jackknife"},
     {"statistics"},
     {"comparisons"},
     {"results"},

@@ -33,10 +33,10 @@ ROWS = pd.DataFrame(
 )
 TABLE = simulated(3, problems=6)
 TABLES = {"reference": TABLE, "none": simulated(4, problems=6).with_columns(label=TABLE.frame["label"])}
-GAPS = by_view(step_gap, TABLES, resamples=50)
+GAPS = by_view(step_gap, TABLES)
 STEPS = GAPS[GAPS["unit"] == "step"]
-POSITIONS = by_view(mean_by_position, TABLES, bins=4, resamples=50)
-CLASSES = divergence_by_class(TABLE, resamples=50)
+POSITIONS = by_view(mean_by_position, TABLES, bins=4)
+CLASSES = divergence_by_class(TABLE)
 SIGNALS = pd.DataFrame(
     [
         {"measure": measure, "signal": signal, "mean": mean, "low": mean - 0.1, "high": mean + 0.2, "chance": chance}
@@ -136,7 +136,7 @@ SPREAD = build(
 @pytest.mark.parametrize("unit", ["token", "step"])
 def test_distributions_have_the_mean_of_step_gap_and_the_counts_of_each_row(unit):
     figure = draw_gap_distributions(SPREAD, unit=unit)
-    expected = step_gap(SPREAD, resamples=10)
+    expected = step_gap(SPREAD)
     means = [trace.x[0] for trace in figure.data if trace.type == "scatter"]
     assert means == pytest.approx([row(expected, unit, label)["mean"] for label in ("correct", "incorrect")])
     correct, incorrect, none = figure.layout.yaxis.ticktext
@@ -262,7 +262,7 @@ def test_views_show_correct_and_incorrect_steps_and_the_contrast():
 
 
 def test_views_take_differences_from_a_baseline_as_well():
-    frame = compare_views(TABLES, "none", resamples=50)
+    frame = compare_views(TABLES, "none")
     figure = draw_views(frame, value_title="gap minus none")
     assert dots(figure)[2].x[0] == row(frame, "reference", "incorrect - correct")["mean"]
     assert dots(figure)[0].name == "correct tokens" and figure.layout.xaxis.title.text == "gap minus none"

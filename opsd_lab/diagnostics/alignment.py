@@ -43,13 +43,13 @@ def with_outcomes(table: TokenTable, outcomes: Sequence[str] | Mapping[int, str]
     return table.with_columns(outcome=table.frame["rollout"].map(verdicts))
 
 
-def correctness_alignment(table: TokenTable, column: str = "gap", *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def correctness_alignment(table: TokenTable, column: str = "gap") -> pd.DataFrame:
     """Return how much higher a column lies on a problem's correct rollouts than on its incorrect ones (arXiv 2609.20612).
 
     Per problem that has both: the mean over its correct rollouts of a rollout's mean over tokens, minus the same for its
     incorrect rollouts; then the mean over those problems. `facet` takes the tokens of the whole rollout, its first quarter, its
     middle half or its last quarter; token i of n lies in quarter floor(4 i / n), so a rollout of fewer than four tokens has
-    quarters without tokens, and does not count there. The bounds resample all problems of the table.
+    quarters without tokens, and does not count there.
 
     Raises:
         ValueError: for an empty table, one without outcomes, or a column without numbers.
@@ -67,16 +67,16 @@ def correctness_alignment(table: TokenTable, column: str = "gap", *, resamples: 
         share = np.where(chosen, 1 / np.maximum(1, np.where(sides[0], *per_problem[:, units.problem])), 0.0)
         # The shares of a problem's rollouts add up to 1 on each side, so half of them count the problems.
         estimates.add((facet,), units, np.where(sides[0], share, -share) * means, chosen, share / 2)
-    return estimates.frame(resamples, seed)
+    return estimates.frame()
 
 
-def step_gap(table: TokenTable, column: str = "gap", by: By = "label", *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def step_gap(table: TokenTable, column: str = "gap", by: By = "label") -> pd.DataFrame:
     """Return a column's mean by the verdict on the step that each token belongs to, and by where the first error lies.
 
     `unit` says what is averaged: tokens, or steps by the mean of their tokens. `label` is the step's verdict, "none" holding the
     tokens in no step or in one without a verdict; `error_phase` is the table's column, and `by=("label", "error_phase")` crosses
-    the two. The rows "incorrect - correct" and, for phases, "first_error - before" and "after - before" are differences, whose
-    bounds come from the same resamples; their counts are those of both sides together.
+    the two. The rows "incorrect - correct" and, for phases, "first_error - before" and "after - before" are paired differences;
+    their counts are those of both sides together.
 
     Raises:
         ValueError: for an empty table, one without labels (or without phases), a column without numbers, or an unknown `by`.
@@ -109,10 +109,10 @@ def step_gap(table: TokenTable, column: str = "gap", by: By = "label", *, resamp
         else:
             for phase in PHASE_GROUPS[1:]:
                 estimates.subtract((unit, f"{phase} - before"), (unit, phase), (unit, "before"))
-    return estimates.frame(resamples, seed)
+    return estimates.frame()
 
 
-def result_digits(table: TokenTable, column: str = "gap", *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def result_digits(table: TokenTable, column: str = "gap") -> pd.DataFrame:
     """Return a column's mean over the digits of equations' results: wrong ones, valid ones, and the one that is the answer.
 
     The result of an equation is what follows its step's last "=" up to the first letter; its tokens that hold a digit count.
@@ -137,7 +137,7 @@ def result_digits(table: TokenTable, column: str = "gap", *, resamples: int = 20
     for group, mask in zip(RESULTS, chosen, strict=True):
         estimates.add((group,), rows.units, values, judged & mask)
     estimates.subtract((f"{RESULTS[0]} - {RESULTS[1]}",), (RESULTS[0],), (RESULTS[1],))
-    return estimates.frame(resamples, seed)
+    return estimates.frame()
 
 
 def _results(rows: Prepared) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ def _results(rows: Prepared) -> tuple[np.ndarray, np.ndarray]:
     return digits, (step >= 0) & (step == final[rows.units.rollout])
 
 
-def sign_noise(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def sign_noise(table: TokenTable) -> pd.DataFrame:
     r"""Return the share of answer tokens whose gap has the wrong sign for the rollout's outcome (arXiv 2608.31046).
 
     Wrong are a positive gap where the outcome is incorrect and a negative one where it is correct; a gap of 0 is neither, and
@@ -176,8 +176,8 @@ def sign_noise(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd
     answers = _answer_tokens(rows)
     estimates = Estimates(["outcome"])
     for group, verdicts in {"all": ("correct", "incorrect"), "correct": ("correct",), "incorrect": ("incorrect",)}.items():
-        estimates.add((group,), rows.units, wrong, answers & np.isin(outcome, verdicts))
-    return estimates.frame(resamples, seed)
+        estimates.add((group,), rows.units, wrong, answers & np.isin(outcome, verdicts), share=True)
+    return estimates.frame()
 
 
 def _answer_tokens(rows: Prepared) -> np.ndarray:

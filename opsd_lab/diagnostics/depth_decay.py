@@ -21,9 +21,6 @@ def depth_decay(
     params: SamplingParams,
     grader: Grader,
     depths: Sequence[float] = (0, 0.25, 0.5, 0.75),
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return the accuracy of rollouts that are cut at a depth and continued, by the student and by the teacher.
 
@@ -74,9 +71,9 @@ def depth_decay(
     for depth in depths:
         for who in SIDES:
             values = np.array([accuracy[depth, who, i] for i in numbers])
-            estimates.add((float(depth), who), units, values, np.ones(len(rollouts), dtype=bool))
+            estimates.add((float(depth), who), units, values, np.ones(len(rollouts), dtype=bool), share=True)
         estimates.subtract((float(depth), "teacher - student"), (float(depth), "teacher"), (float(depth), "student"))
-    return estimates.frame(resamples, seed)
+    return estimates.frame()
 
 
 def _is_whole(rollout: Rollout, kept: int) -> bool:

@@ -4,16 +4,14 @@ import numpy as np
 import pandas as pd
 
 from opsd_lab.diagnostics.estimates import Estimates, Prepared, prepare
-from opsd_lab.statistics import percentile_bounds, resample_sums
 from opsd_lab.token_classes import CLASSES, token_classes
 from opsd_lab.token_table import TokenTable
 from opsd_lab.top_tokens import TopTokens
 
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99}
-LEVELS = 1000  # distinct values that a resampled quantile can take; fewer values than that are all kept
 
 
-def divergence_by_quarter(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def divergence_by_quarter(table: TokenTable) -> pd.DataFrame:
     """Return the share of the table's total divergence that lies in each quarter of its rollouts.
 
     Token i of a rollout's n tokens in the table lies in quarter floor(4 i / n). The shares add up to 1; they are NaN where the
@@ -26,11 +24,11 @@ def divergence_by_quarter(table: TokenTable, *, resamples: int = 2000, seed: int
     divergence = rows.frame["divergence"].to_numpy()
     estimates = Estimates(["quarter"])
     for quarter in range(4):
-        estimates.add((quarter + 1,), rows.units, divergence, rows.quarter == quarter, divergence)
-    return estimates.frame(resamples, seed)
+        estimates.add((quarter + 1,), rows.units, divergence, rows.quarter == quarter, divergence, share=True)
+    return estimates.frame()
 
 
-def divergence_by_class(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def divergence_by_class(table: TokenTable) -> pd.DataFrame:
     """Return the mean divergence (nats) of each class of tokens, and the class's share of the table's total divergence.
 
     The classes are those of `opsd_lab.token_classes`, read rollout by rollout. The shares add up to 1; they are NaN where the
@@ -46,11 +44,11 @@ def divergence_by_class(table: TokenTable, *, resamples: int = 2000, seed: int =
     estimates = Estimates(["measure", "token_class"])
     for measure, bottom in {"divergence": None, "share": divergence}.items():
         for name in CLASSES:
-            estimates.add((measure, name), rows.units, divergence, classes == name, bottom)
-    return estimates.frame(resamples, seed)
+            estimates.add((measure, name), rows.units, divergence, classes == name, bottom, share=bottom is not None)
+    return estimates.frame()
 
 
-def clipping(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def clipping(table: TokenTable) -> pd.DataFrame:
     """Return what the point-wise clip takes: `clip_fraction` of the tokens, `clipped_mass` of the unclipped divergence.
 
     A token counts as clipped when `clipped` is positive; the mass is sum(clipped) / sum(divergence + clipped), NaN where that
@@ -63,12 +61,12 @@ def clipping(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.D
     divergence, clipped = (rows.frame[name].to_numpy() for name in ("divergence", "clipped"))
     every = np.ones(len(clipped), dtype=bool)
     estimates = Estimates(["measure"])
-    estimates.add(("clip_fraction",), rows.units, clipped > 0, every)
-    estimates.add(("clipped_mass",), rows.units, clipped, every, divergence + clipped)
-    return estimates.frame(resamples, seed)
+    estimates.add(("clip_fraction",), rows.units, clipped > 0, every, share=True)
+    estimates.add(("clipped_mass",), rows.units, clipped, every, divergence + clipped, share=True)
+    return estimates.frame()
 
 
-def top_k_overlap(table: TokenTable, k: int = 16, bins: int = 10, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def top_k_overlap(table: TokenTable, k: int = 16, bins: int = 10) -> pd.DataFrame:
     """Return how far the sides' k most probable tokens agree, S for the student's set and T for the teacher's (arXiv 2604.13016).
 
     `overlap` is |S & T| / k, `student_mass` and `teacher_mass` are the probability that each side gives to S & T, `entropy_gap`
@@ -96,19 +94,20 @@ def top_k_overlap(table: TokenTable, k: int = 16, bins: int = 10, *, resamples: 
     place = bins * rows.place // rows.length
     estimates = Estimates(["measure", "position", "start", "end"])
     for measure, values in measures.items():
-        estimates.add((measure, "all", 0.0, 1.0), rows.units, values, np.ones(len(values), dtype=bool))
+        estimates.add(
+            (measure, "all", 0.0, 1.0), rows.units, values, np.ones(len(values), dtype=bool), share=measure != "entropy_gap"
+        )
         for i in range(bins):
             name = f"{100 * i / bins:.3g}-{100 * (i + 1) / bins:.3g} %"
-            estimates.add((measure, name, i / bins, (i + 1) / bins), rows.units, values, place == i)
-    return estimates.frame(resamples, seed)
+            estimates.add((measure, name, i / bins, (i + 1) / bins), rows.units, values, place == i, share=measure != "entropy_gap")
+    return estimates.frame()
 
 
-def teacher_mass_outside(table: TokenTable, k: int = 16, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def teacher_mass_outside(table: TokenTable, k: int = 16) -> pd.DataFrame:
     """Return the probability that the teacher gives to tokens outside the student's k most probable: its mean and quantiles.
 
     A quantile is the smallest value that at least that share of the tokens does not exceed; it stands in the column `mean`. Its
-    bounds resample whole problems, like the mean's; with more than `LEVELS` distinct values in the table, a resampled quantile is
-    rounded up to one of as many, evenly spaced in rank.
+    bounds are the quantiles at the bounds of that share (Woodruff 1952), which are over problems like the mean's.
 
     Raises:
         ValueError: for an empty table, or one without the k most probable tokens.
@@ -117,23 +116,17 @@ def teacher_mass_outside(table: TokenTable, k: int = 16, *, resamples: int = 200
     top = _top(rows, k, "teacher_mass_outside")
     inside = np.exp(top.student_top_elsewhere[:, :k], dtype=np.float64).sum(axis=1)
     values = np.maximum(0.0, 1 - inside)  # rounding can put the sum above 1
-    estimates = Estimates(["statistic"])
-    estimates.add(("mean",), rows.units, values, np.ones(len(values), dtype=bool))
-    result = estimates.frame(resamples, seed)
-
-    grid = np.unique(values)
-    if len(grid) > LEVELS:
-        grid = np.unique(np.quantile(values, np.arange(1, LEVELS + 1) / LEVELS, method="inverted_cdf"))
-    problem, level = rows.units.problem, np.searchsorted(grid, values)
-    counts = np.bincount(problem * len(grid) + level, minlength=(problem.max() + 1) * len(grid)).reshape(-1, len(grid))
-    below = resample_sums(counts, resamples, seed).cumsum(axis=1)
-    quantiles = {}
+    every = np.ones(len(values), dtype=bool)
+    estimates, shares = Estimates(["statistic"]), Estimates(["statistic"])
+    estimates.add(("mean",), rows.units, values, every, share=True)
     for name, share in QUANTILES.items():
-        draws = grid[(below < share * below[:, -1:] * (1 - 1e-12)).sum(axis=1)]
-        bounds = percentile_bounds(draws) if len(counts) > 1 else (np.nan, np.nan)
-        quantiles[name] = [np.quantile(values, share, method="inverted_cdf"), *bounds]
-    others = pd.DataFrame(quantiles, index=["mean", "low", "high"]).T.rename_axis("statistic").reset_index()
-    return pd.concat([result, others.assign(**result[estimates.counts].iloc[0])], ignore_index=True)
+        below = values <= np.quantile(values, share, method="inverted_cdf")
+        shares.add((name,), rows.units, below, every, share=True, around=share)
+    quantiles = shares.frame()
+    for column in ("mean", "low", "high"):
+        known = quantiles[column].notna()
+        quantiles.loc[known, column] = np.quantile(values, quantiles.loc[known, column], method="inverted_cdf")
+    return pd.concat([estimates.frame(), quantiles], ignore_index=True)
 
 
 def _top(rows: Prepared, k: int, name: str) -> TopTokens:

@@ -1,13 +1,13 @@
-"""Ratios of sums over problems, with their cluster bootstrap: the one kind of number that every diagnostic is made of."""
+"""Ratios of sums over problems, with their bounds: the one kind of number that every diagnostic is made of."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from opsd_lab.statistics import percentile_bounds, resample_sums
+from opsd_lab.jackknife import FEW_PROBLEMS, Jackknife, difference_bounds
 from opsd_lab.token_table import TokenTable
 
 UNSCORED = "the table is empty; score some rollouts first (opsd_lab.supervision.score_rollouts)"
@@ -122,13 +122,25 @@ def prepare(table: TokenTable, name: str) -> Prepared:
     step = frame["step"].to_numpy()
     steps = np.where(step >= 0, codes * (step.max() + 2) + step, -1)
     steps[step >= 0] = np.unique(steps[step >= 0], return_inverse=True)[1]
-    # Sorted ids: tables of the same problems are resampled alike, whatever order their rollouts stand in.
+    # Sorted ids: tables of the same problems number them alike, whatever order their rollouts stand in.
     problem = pd.factorize(frame["problem_id"], sort=True)[0]
     return Prepared(table, Units(problem, codes, steps, np.ones(len(frame), dtype=np.int64)), place, length)
 
 
+@dataclass(frozen=True)
+class _Row:
+    """Sums over each problem [P] of a row's top and bottom, where they come from, and what kind of number their ratio is."""
+
+    top: np.ndarray
+    bottom: np.ndarray
+    units: Units
+    chosen: np.ndarray
+    share: bool
+    around: float | None
+
+
 class Estimates:
-    """Gathers the rows of a diagnostic, then resamples whole problems once for all of them.
+    """Gathers the rows of a diagnostic, then leaves out each problem once for all of them.
 
     `names` are the grouping columns, `counts` the names in `COUNTS` that the result has.
     """
@@ -136,14 +148,25 @@ class Estimates:
     def __init__(self, names: Sequence[str], counts: Sequence[str] = ("n_problems", "n_rollouts", "n_tokens")) -> None:
         self.names = list(names)
         self.counts = list(counts)
-        self.sums: dict[Key, tuple[np.ndarray, np.ndarray]] = {}
-        self.parts: dict[Key, tuple[Units, np.ndarray]] = {}
+        self.rows: dict[Key, _Row] = {}
         self.minus: dict[Key, tuple[Key, Key]] = {}
+        self.keys: list[Key] = []
 
-    def add(self, key: Key, units: Units, top: np.ndarray, chosen: np.ndarray, bottom: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        key: Key,
+        units: Units,
+        top: np.ndarray,
+        chosen: np.ndarray,
+        bottom: np.ndarray | None = None,
+        *,
+        share: bool = False,
+        around: float | None = None,
+    ) -> None:
         """Add the row `key`: the sum of `top` [U] over the units in the mask `chosen` [U], by the sum of `bottom` [U].
 
-        Without `bottom` that is the mean over the chosen units. A `bottom` that is given is summed over all units.
+        Without `bottom` that is the mean over the chosen units. A `bottom` that is given is summed over all units. A `share` lies
+        in [0, 1], and so do its bounds; `around` is shown in place of its value, as the middle of its bounds.
         """
         problems = int(units.problem.max(initial=-1)) + 1
         above = np.bincount(units.problem[chosen], np.asarray(top, dtype=np.float64)[chosen], problems)
@@ -151,47 +174,55 @@ class Estimates:
             below = np.bincount(units.problem[chosen], minlength=problems).astype(np.float64)
         else:
             below = np.bincount(units.problem, bottom, problems)
-        self.sums[key] = above, below
-        self.parts[key] = units, chosen
+        self.rows[key] = _Row(above, below, units, chosen, share, around)
+        self.keys.append(key)
 
     def subtract(self, key: Key, plus: Key, minus: Key) -> None:
         """Add the row `key`: row `plus` minus row `minus`, both of the same units."""
-        units, chosen = self.parts[plus]
-        self.parts[key] = units, chosen | self.parts[minus][1]
         self.minus[key] = plus, minus
+        self.keys.append(key)
 
-    def frame(self, resamples: int, seed: int) -> pd.DataFrame:
-        """Return the rows: the grouping columns, `mean`, `low` and `high` (95 %, percentile), and the counts.
+    def frame(self) -> pd.DataFrame:
+        """Return the rows in the order they were added: the grouping columns, `mean`, `low`, `high` (95 %), the counts, `note`.
 
         A row without units, or whose denominator is not positive, has no mean; one with fewer than two problems, on either
-        side of a difference, no bounds. Resamples in which a row has no value do not count for its bounds.
-
-        Raises:
-            ValueError: when `resamples` is not positive.
+        side of a difference, no bounds. `note` says which rows rest on few problems.
         """
-        width = max(len(above) for above, _ in self.sums.values())
-        sums = np.zeros((width, 2, len(self.sums)))
-        for i, parts in enumerate(self.sums.values()):
-            for j, part in enumerate(parts):
-                sums[: len(part), j, i] = part
-        keys = list(self.sums)
-        counts = {key: [COUNTS[name](*part) for name in self.counts] for key, part in self.parts.items()}
-        empty = np.array([not self.parts[key][1].any() for key in keys])
-        few = np.array([COUNTS["n_problems"](*self.parts[key]) < 2 for key in keys])
-        mean = _ratios(sums.sum(axis=0), empty)
-        draws = _ratios(resample_sums(sums, resamples, seed), empty | few)
-        columns = {key: (mean[i], draws[:, i]) for i, key in enumerate(keys)}
-        for key, (plus, minus) in self.minus.items():
-            columns[key] = tuple(a - b for a, b in zip(columns[plus], columns[minus], strict=True))
-        low, high = percentile_bounds(np.stack([columns[key][1] for key in self.parts], axis=1))
-        rows = [
-            (*key, columns[key][0], low[i], high[i], *counts[key])  # the order in which the rows were added
-            for i, key in enumerate(self.parts)
-        ]
-        return pd.DataFrame(rows, columns=[*self.names, "mean", "low", "high", *self.counts])
+        place = {key: i for i, key in enumerate(self.rows)}
+        found, bounds, units = self._bounds()
+        numbers = {key: (found.mean[i], *bounds[:, i]) for key, i in place.items()}
+        plus, minus = (np.array([place[pair[side]] for pair in self.minus.values()], dtype=np.int64) for side in (0, 1))
+        if self.minus:
+            shares = np.array([row.share for row in self.rows.values()])
+            low, high = difference_bounds(found, bounds, plus, minus, np.where(shares, units, np.inf))
+            for i, key in enumerate(self.minus):
+                numbers[key] = (found.mean[plus[i]] - found.mean[minus[i]], low[i], high[i])
+        rows = []
+        for key in self.keys:
+            sides = [self.rows[side] for side in self.minus.get(key, (key,))]
+            chosen = np.logical_or.reduce([side.chosen for side in sides])
+            fewest = min(COUNTS["n_problems"](side.units, side.chosen) for side in sides)
+            rows.append((*key, *numbers[key], *(COUNTS[name](sides[0].units, chosen) for name in self.counts), few_problems(fewest)))
+        return pd.DataFrame(rows, columns=[*self.names, "mean", "low", "high", *self.counts, "note"])
+
+    def _bounds(self) -> tuple[Jackknife, np.ndarray, np.ndarray]:
+        """Return the rows that are no differences [G], their bounds [2, G], and their numbers of units [G]."""
+        sums = np.zeros((2, max(len(row.top) for row in self.rows.values()), len(self.rows)))
+        for i, row in enumerate(self.rows.values()):
+            if row.chosen.any():
+                sums[0, : len(row.top), i], sums[1, : len(row.top), i] = row.top, row.bottom
+        found = Jackknife.of_ratios(*sums)
+        around = np.array([np.nan if row.around is None else row.around for row in self.rows.values()])
+        found = replace(found, mean=np.where(np.isnan(around) | np.isnan(found.mean), found.mean, around))
+        units = np.array([row.chosen.sum() for row in self.rows.values()], dtype=np.float64)
+        # A divergence that a clip has made negative can put a share outside [0, 1].
+        shares = np.array([row.share for row in self.rows.values()]) & (found.mean >= 0) & (found.mean <= 1)
+        with np.errstate(invalid="ignore"):
+            return found, np.where(shares, found.share_bounds(units), found.bounds()), units
 
 
-def _ratios(sums: np.ndarray, without: np.ndarray) -> np.ndarray:
-    """Return top by bottom [..., G] of sums [..., 2, G], NaN where the bottom is not positive or a group is to go without."""
-    top, bottom = sums[..., 0, :], sums[..., 1, :]
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=(bottom > 0) & ~without)
+def few_problems(count: int) -> str:
+    """Return what a table says about bounds that rest on so many problems; nothing where they are many."""
+    if count < 2:
+        return "too few problems for bounds" if count else ""
+    return f"rough bounds: {count} problems" if count < FEW_PROBLEMS else ""

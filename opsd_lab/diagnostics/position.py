@@ -7,7 +7,7 @@ from opsd_lab.diagnostics.estimates import Estimates, prepare
 from opsd_lab.token_table import TokenTable
 
 
-def mean_by_position(table: TokenTable, column: str = "gap", bins: int = 10, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def mean_by_position(table: TokenTable, column: str = "gap", bins: int = 10) -> pd.DataFrame:
     """Return a column's mean over all tokens, and by relative position: token i of n lies in bin floor(bins * i / n).
 
     `start` and `end` bound the bin, as fractions of the rollout.
@@ -25,4 +25,4 @@ def mean_by_position(table: TokenTable, column: str = "gap", bins: int = 10, *, 
     for i in range(bins):
         name = f"{100 * i / bins:.3g}-{100 * (i + 1) / bins:.3g} %"
         estimates.add((name, i / bins, (i + 1) / bins), rows.units, values, place == i)
-    return estimates.frame(resamples, seed)
+    return estimates.frame()

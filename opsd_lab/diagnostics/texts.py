@@ -33,7 +33,7 @@ LEAKAGE = re.compile(r"\b(?:" + "|".join(LEAKAGE_PHRASES).replace(" ", r"\s+") +
 REPEATED = 4  # tokens of the n-grams whose repetition is counted
 
 
-def epistemic_markers(table: TokenTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def epistemic_markers(table: TokenTable) -> pd.DataFrame:
     """Return how often each of `MARKERS` stands in a rollout, and all of them together in "total" (arXiv 2603.24472).
 
     Whole words of the joined tokens count, in any case. `outcome` is "all" and, where some rollout of the table has an outcome,
@@ -55,18 +55,16 @@ def epistemic_markers(table: TokenTable, *, resamples: int = 2000, seed: int = 0
     for group, chosen in groups.items():
         for marker, values in counts.items():
             estimates.add((group, marker), units, values, chosen)
-    return estimates.frame(resamples, seed)
+    return estimates.frame()
 
 
-def drift(
-    tables: Sequence[TokenTable] | Mapping[int, TokenTable], max_new_tokens: int, *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def drift(tables: Sequence[TokenTable] | Mapping[int, TokenTable], max_new_tokens: int) -> pd.DataFrame:
     """Return how the rollouts of each training step read: one table per step, numbered from 1, or a mapping from the step's number.
 
     `length` is the mean number of tokens; `truncation_rate` the share of rollouts of `max_new_tokens` tokens that do not end in a
     special token; `repetition` the mean over rollouts of the share of 4-grams of tokens that occurred in the rollout before
     (seq-rep-4, arXiv 1908.04319; rollouts of fewer tokens have none and do not count); `student_entropy` the mean over tokens
-    (nats); `leakage_rate` the share of rollouts that hold one of `LEAKAGE_PHRASES`. The bounds resample the step's problems.
+    (nats); `leakage_rate` the share of rollouts that hold one of `LEAKAGE_PHRASES`.
 
     Raises:
         ValueError: when there is no table, one is empty, or one has a rollout of more than `max_new_tokens` tokens.
@@ -76,7 +74,7 @@ def drift(
         raise ValueError("drift: there are no tables; give it one for each training step, such as StepRecord.table")
     parts = []
     for number, table in tables.items():
-        part = _drift(prepare(table, f"drift, step {number}"), number, max_new_tokens).frame(resamples, seed)
+        part = _drift(prepare(table, f"drift, step {number}"), number, max_new_tokens).frame()
         part.insert(0, "training_step", number)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
@@ -98,10 +96,10 @@ def _drift(rows: Prepared, number: int, max_new_tokens: int) -> Estimates:
     leaks = np.array([LEAKAGE.search(text) is not None for text in rows.texts()])
     every = np.ones(len(rollouts), dtype=bool)
     estimates.add(("length",), rollouts, length, every)
-    estimates.add(("truncation_rate",), rollouts, (length == max_new_tokens) & ~ended, every)
-    estimates.add(("repetition",), units, repeated, np.ones(len(units), dtype=bool))
+    estimates.add(("truncation_rate",), rollouts, (length == max_new_tokens) & ~ended, every, share=True)
+    estimates.add(("repetition",), units, repeated, np.ones(len(units), dtype=bool), share=True)
     estimates.add(("student_entropy",), rows.units, rows.frame["student_entropy"].to_numpy(), np.ones(len(rows.units), dtype=bool))
-    estimates.add(("leakage_rate",), rollouts, leaks, every)
+    estimates.add(("leakage_rate",), rollouts, leaks, every, share=True)
     return estimates
 
 

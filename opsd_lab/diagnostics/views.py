@@ -13,7 +13,7 @@ from opsd_lab.token_table import TokenTable
 def by_view(function: Callable[..., pd.DataFrame], tables: Mapping[str, TokenTable], **options: object) -> pd.DataFrame:
     """Return a diagnostic of each view's table, below one another, with the view's name in a first column `view`.
 
-    `options` go to the function. With the same seed, every view is resampled with the same problems.
+    `options` go to the function.
 
     Raises:
         ValueError: when there are no views, or they hold different completions; and as the function does.
@@ -27,12 +27,10 @@ def by_view(function: Callable[..., pd.DataFrame], tables: Mapping[str, TokenTab
     return pd.concat(parts, ignore_index=True)
 
 
-def compare_views(
-    tables: Mapping[str, TokenTable], baseline: str, column: str = "gap", *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def compare_views(tables: Mapping[str, TokenTable], baseline: str, column: str = "gap") -> pd.DataFrame:
     """Return by how much a column's mean over tokens differs from that under the view `baseline`, token by token.
 
-    The difference is paired: the same tokens, hence the same problems in every resample. `label` is "all" and, where steps are
+    The difference is paired, token by token. `label` is "all" and, where steps are
     labelled, the step's verdict as in `step_gap`, with the difference "incorrect - correct" of the differences.
 
     Raises:
@@ -59,7 +57,7 @@ def compare_views(
             estimates.add((view, name), rows.units, difference, chosen)
         if "none" in groups:
             estimates.subtract((view, CONTRAST), (view, "incorrect"), (view, "correct"))
-    return estimates.frame(resamples, seed)
+    return estimates.frame()
 
 
 def teacher_contrast(table: TokenTable, other: TokenTable) -> TokenTable:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from opsd_lab import embedded
 from opsd_lab.policies import Policy
 from opsd_lab.rollouts import HFSampler, Sampler, VLLMSampler, VLLMServerSampler
-from opsd_lab.statistics import bootstrap_interval
+from opsd_lab.statistics import mean_interval, paired_interval
 from opsd_lab.walkthrough import Settings, build_trainer, evaluate_greedily, reference_view
 from tests.benchmarks.measure import machine
 from tests.engines.serving import server
@@ -65,9 +65,9 @@ def main(out: Path = Path("data/results/three_samplers.json"), seeds: tuple[int,
         for name in NAMES:
             found = results[f"{name} {seed}"]
             rate = found["ledger"]["tokens_generated"] / found["ledger"]["seconds_generate"]
-            difference = bootstrap_interval(correct[name] - correct["hf"])
+            difference = paired_interval(correct[name], correct["hf"], correct[name].size)
             print(
-                f"{name} seed {seed}: {bootstrap_interval(correct[name])}, minus hf {difference}, "
+                f"{name} seed {seed}: {mean_interval(correct[name], correct[name].size)}, minus hf {difference}, "
                 f"mismatch {found['mismatch_mean']:.1e} mean {found['mismatch_max']:.1e} max, {rate:.0f} tokens/s"
             )
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from opsd_lab.diagnostics import clipping, divergence_by_class, divergence_by_quarter, teacher_mass_outside, top_k_overlap
 from opsd_lab.token_classes import CLASSES
@@ -87,31 +88,31 @@ def test_the_teachers_mass_outside_is_what_the_students_likely_tokens_leave():
     assert result["low"].isna().all() and (result["n_tokens"] == 3).all()
 
 
-def test_quantiles_are_bootstrapped_over_problems():
+def test_the_bounds_of_a_quantile_are_the_quantiles_at_the_bounds_of_its_share():
     rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(4), size=(2, 60))
-    rollouts = [{"problem_id": f"p{i}", "gap": np.zeros(10)} for i in range(6)]
-    result = teacher_mass_outside(build(*rollouts, top=top_tokens(*probabilities)), k=2, resamples=300, seed=4)
-    outside = np.array([1 - t[np.argsort(-s)[:2]].sum() for s, t in zip(*probabilities, strict=True)]).reshape(6, 10)
-    drawn = outside[np.random.default_rng(4).integers(0, 6, (300, 6))].reshape(300, 60)
-    for name, share in {"median": 0.5, "90 %": 0.9, "99 %": 0.99}.items():
-        draws = np.quantile(drawn, share, axis=1, method="inverted_cdf")
-        expected = [np.quantile(outside, share, method="inverted_cdf"), *np.quantile(draws, [0.025, 0.975])]
-        assert row(result, name)[["mean", "low", "high"]].tolist() == pytest.approx(expected, abs=1e-6)
+    probabilities = rng.dirichlet(np.ones(4), size=(2, 240))
+    rollouts = [{"problem_id": f"p{i:02d}", "gap": np.zeros(10)} for i in range(24)]
+    result = teacher_mass_outside(build(*rollouts, top=top_tokens(*probabilities)), k=2)
+    outside = np.array([1 - t[np.argsort(-s)[:2]].sum() for s, t in zip(*probabilities, strict=True)])
+    below = (outside <= np.quantile(outside, 0.5, method="inverted_cdf")).reshape(24, 10).mean(axis=1)
+    trials = 0.25 / (below.var(ddof=1) / 24)
+    t = stats.t.ppf(0.975, 23)
+    half = t * np.sqrt(0.25 / trials + t**2 / (4 * trials**2)) / (1 + t**2 / trials)
+    expected = np.quantile(outside, [0.5, 0.5 - half, 0.5 + half], method="inverted_cdf")
+    assert row(result, "median")[["mean", "low", "high"]].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_quantiles_of_many_values_are_exact_to_a_thousandth_of_rank():
-    student, teacher = np.random.default_rng(1).dirichlet(np.ones(3), size=(2, 4000))
-    order = np.argsort(1 - teacher[np.arange(4000), student.argmax(axis=1)])
-    order = np.append(np.random.default_rng(2).permutation(order[:-1]), order[-1])  # the greatest value lies in the last problem
-    student, teacher = student[order], teacher[order]
-    rollouts = [{"problem_id": f"p{i}", "gap": np.zeros(400)} for i in range(10)]
-    result = row(teacher_mass_outside(build(*rollouts, top=top_tokens(student, teacher)), k=1, resamples=200), "median")
-    outside = 1 - teacher[np.arange(4000), student.argmax(axis=1)]
-    drawn = outside.reshape(10, 400)[np.random.default_rng(0).integers(0, 10, (200, 10))].reshape(200, -1)
-    exact = np.quantile(np.quantile(drawn, 0.5, axis=1, method="inverted_cdf"), [0.025, 0.975])
-    ranks = [np.searchsorted(np.sort(outside), bounds) for bounds in (exact, [result["low"], result["high"]])]
-    assert np.abs(ranks[1] - ranks[0]).max() <= 5
+def test_the_bounds_of_a_median_hold_it_about_as_often_as_they_say():
+    rng, held = np.random.default_rng(4), []
+    for _ in range(120):
+        student, ease = rng.dirichlet(np.ones(3), size=240), np.repeat(rng.normal(size=24), 10)
+        outside = 1 / (1 + np.exp(-ease - rng.normal(size=240)))  # its median is .5
+        teacher = np.full((240, 3), 0.0) + outside[:, None] / 2
+        teacher[np.arange(240), student.argmax(axis=1)] = 1 - outside
+        table = build(*[{"problem_id": f"p{i:02d}", "gap": np.zeros(10)} for i in range(24)], top=top_tokens(student, teacher))
+        found = row(teacher_mass_outside(table, k=1), "median")
+        held.append(found["low"] <= 0.5 <= found["high"])
+    assert 0.91 <= np.mean(held) <= 0.99
 
 
 def test_the_shares_of_quarters_are_ratios_of_sums_and_add_up_to_one():
@@ -120,7 +121,8 @@ def test_the_shares_of_quarters_are_ratios_of_sums_and_add_up_to_one():
     assert result["quarter"].tolist() == [1, 2, 3, 4]
     assert result["mean"].tolist() == pytest.approx([11 / 20, 2 / 20, 3 / 20, 4 / 20])
     assert result["n_tokens"].tolist() == [3, 3, 3, 3] and result["n_problems"].tolist() == [2] * 4
-    assert (result["low"].iloc[0], result["high"].iloc[0]) == pytest.approx((0.1, 1.0))  # two problems: one of them, twice
+    assert ((result["low"] >= 0) & (result["low"] < result["mean"]) & (result["mean"] < result["high"]) & (result["high"] <= 1)).all()
+    assert (result["note"] == "rough bounds: 2 problems").all()
 
 
 @pytest.mark.parametrize("divergence", [0.0, -1.0])
@@ -156,9 +158,9 @@ def test_clipping_counts_the_clipped_tokens_and_what_was_taken_off_them():
     result = clipping(table)
     assert row(result, "clip_fraction")["mean"] == 2 / 5
     assert row(result, "clipped_mass")["mean"] == 4 / 8
-    assert (row(result, "clipped_mass")["low"], row(result, "clipped_mass")["high"]) == pytest.approx((0.5, 0.5))
+    assert 0 < row(result, "clipped_mass")["low"] < 0.5 < row(result, "clipped_mass")["high"] < 1
 
 
 def test_without_a_clip_nothing_is_clipped():
     result = clipping(build({"divergence": [1.0, 2]}, {"problem_id": "p1", "divergence": [1.0]}))
-    assert (result[["mean", "low", "high"]] == 0).all(axis=None)
+    assert (result[["mean", "low"]] == 0).all(axis=None) and (result["high"] > 0).all()

@@ -1,61 +1,108 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap
+from scipy import stats
 
 from opsd_lab import diagnostics
 from opsd_lab.diagnostics import correctness_alignment, divergence_by_quarter, step_gap
-from opsd_lab.statistics import percentile_bounds, resample_sums
+from opsd_lab.jackknife import Jackknife
 from opsd_lab.token_table import COLUMNS, TokenTable
 from tests.diagnostics.tables import build, row, simulated
 
 
-def test_the_bootstrap_is_scipys_where_every_problem_has_one_value():
+def test_the_bounds_are_students_where_every_problem_has_one_value():
     table = simulated(1, problems=15, rollouts=3)
-    result = row(correctness_alignment(table, resamples=500, seed=3), "all")
+    result = row(correctness_alignment(table), "all")
     means = (
         table.frame.groupby(["problem_id", "rollout", "outcome"])["gap"].mean().groupby(["problem_id", "outcome"]).mean().unstack()
     )
-    values = (means["correct"] - means["incorrect"]).to_numpy()
-    options = {"n_resamples": 500, "batch": 500, "method": "percentile", "rng": 3}
-    expected = bootstrap((values,), np.mean, **options).confidence_interval
+    values = (means["correct"] - means["incorrect"]).dropna().to_numpy()
+    expected = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
     assert result["mean"] == pytest.approx(values.mean(), abs=1e-12)
-    assert (result["low"], result["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert (result["low"], result["high"]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_bootstrap_of_a_token_mean_and_of_a_contrast_is_that_of_resampled_problems_written_out():
+def test_the_bounds_of_a_token_mean_are_those_of_leaving_out_each_problem_written_out():
     table = simulated(2, problems=6)
-    groups = dict(list(table.frame.groupby("problem_id")))
-    rng = np.random.default_rng(5)
-    means, contrasts = [], []
-    for drawn in rng.integers(0, 6, (300, 6)):
-        frame = pd.concat([groups[f"p{i:03d}"] for i in drawn])
-        by_label = frame.groupby("label")["gap"].mean().reindex(["correct", "incorrect"])
-        means.append(by_label["correct"])
-        contrasts.append(by_label["incorrect"] - by_label["correct"])
-    result = step_gap(table, resamples=300, seed=5)
-    for label, draws in {"correct": means, "incorrect - correct": contrasts}.items():
-        found = row(result, "token", label)
-        assert (found["low"], found["high"]) == pytest.approx(tuple(np.nanquantile(draws, [0.025, 0.975])), abs=1e-12)
+    correct = table.frame[table.frame["label"] == "correct"]
+    sizes = correct.groupby("problem_id").size().to_numpy()
+    without = [correct[correct["problem_id"] != name]["gap"].mean() for name in sorted(set(correct["problem_id"]))]
+    mean, count = correct["gap"].mean(), len(without)
+    error = np.sqrt((count - 1) / count * np.sum((np.array(without) - mean) ** 2))
+    half = stats.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1) * error
+    found = row(step_gap(table), "token", "correct")
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half), abs=1e-12)
 
 
-def test_resampled_sums_do_not_depend_on_the_pieces_they_are_computed_in():
-    sums = np.random.default_rng(0).normal(size=(1500, 2))
-    drawn = resample_sums(sums, 2000, 7)  # more indices than are held at a time
-    indices = np.random.default_rng(7).integers(0, 1500, (2000, 1500))
-    np.testing.assert_allclose(drawn[[0, 1332, 1333, 1999]], [sums[i].sum(axis=0) for i in indices[[0, 1332, 1333, 1999]]], atol=1e-9)
+def test_the_bounds_of_a_difference_of_equally_sized_sides_are_those_of_leaving_out_each_problem():
+    rng = np.random.default_rng(3)
+    rollouts = []
+    for i in range(12):
+        steps = {"label": ["correct"] * 4 + ["incorrect"] * 4, "step": [0] * 4 + [1] * 4}
+        rollouts.append({**steps, "problem_id": f"p{i:02d}", "gap": rng.normal(size=8) + rng.normal()})
+    table = build(*rollouts)
+    difference = np.array([np.mean(r["gap"][4:]) - np.mean(r["gap"][:4]) for r in rollouts])
+    expected = stats.t.interval(0.95, 11, loc=difference.mean(), scale=stats.sem(difference))
+    found = row(step_gap(table), "token", "incorrect - correct")
+    assert (found["low"], found["high"]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_bounds_leave_out_resamples_without_a_value():
-    low, high = percentile_bounds(np.array([[np.nan, 0.0], [np.nan, 1.0], [np.nan, np.nan]]))
-    assert np.isnan([low[0], high[0]]).all()
-    assert (low[1], high[1]) == pytest.approx((0.025, 0.975))
+def test_shares_of_nothing_and_of_everything_have_bounds_with_a_width():
+    never, always = (
+        [{"problem_id": f"p{i:02d}", "gap": np.zeros(5), "clipped": np.full(5, c)} for i in range(40)] for c in (0.0, 1.0)
+    )
+    nothing, everything = (row(diagnostics.clipping(build(*rollouts)), "clip_fraction") for rollouts in (never, always))
+    assert (nothing["mean"], nothing["low"]) == (0, 0) and 0.05 < nothing["high"] < 0.15
+    assert (everything["mean"], everything["high"]) == (1, 1) and 0.85 < everything["low"] < 0.95
 
 
-@pytest.mark.parametrize(("problems", "resamples"), [(0, 10), (3, 0)])
-def test_a_bootstrap_without_problems_or_resamples_is_refused(problems, resamples):
-    with pytest.raises(ValueError, match="at least one problem and one resample"):
-        resample_sums(np.zeros((problems, 1)), resamples, 0)
+def test_rows_that_rest_on_few_problems_say_so():
+    notes = {n: set(divergence_by_quarter(simulated(0, problems=n))["note"]) for n in (1, 2, 29, 30)}
+    assert notes[1] == {"too few problems for bounds"} and notes[2] == {"rough bounds: 2 problems"}
+    assert notes[29] == {"rough bounds: 29 problems"} and notes[30] == {""}
+
+
+def ratio_of_sums(rng, problems, lengths, values):
+    sizes = lengths(rng, problems)
+    return np.array([values(rng, int(n)) for n in sizes]), sizes.astype(float)
+
+
+LENGTHS = {
+    "even": lambda rng, p: rng.integers(5, 200, p),
+    "heavy-tailed": lambda rng, p: np.ceil(rng.lognormal(3, 1.2, p)),
+    "rare": lambda rng, p: rng.poisson(0.8, p),
+}
+VALUES = {
+    "normal": (lambda rng, n: rng.normal(rng.normal(0, 0.5), 1, n).sum(), 0.0),
+    "mostly zero": (lambda rng, n: -(rng.exponential(3, n) * (rng.random(n) < 0.1)).sum(), -0.3),
+}
+
+
+@pytest.mark.parametrize("problems", [10, 20, 50, 200])
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("values", VALUES)
+def test_bounds_of_means_over_tokens_hold_the_truth_about_as_often_as_they_say(problems, lengths, values):
+    """500 simulated tables, 95 % nominal. Rare values that are mostly 0 need more problems: below 50, most have none at all."""
+    draw, truth = VALUES[values]
+    rng, held = np.random.default_rng(problems), []
+    for _ in range(500):
+        top, bottom = ratio_of_sums(rng, problems, LENGTHS[lengths], draw)
+        low, high = Jackknife.of_ratios(top[:, None], bottom[:, None]).bounds()
+        held.append(low[0] <= truth <= high[0])
+    if lengths == "rare" and values == "mostly zero":
+        assert np.mean(held) >= (0.4 if problems < 50 else 0.75)
+    else:
+        assert (0.92 if problems >= 20 else 0.90) <= np.mean(held) <= 0.985
+
+
+def test_bounds_of_contrasts_hold_zero_with_few_problems_too():
+    for problems in (3, 5):
+        rng, held = np.random.default_rng(problems), []
+        for _ in range(500):
+            top, bottom = ratio_of_sums(rng, problems, LENGTHS["even"], VALUES["normal"][0])
+            low, high = Jackknife.of_ratios(top[:, None], bottom[:, None]).bounds()
+            held.append(low[0] <= 0 <= high[0])
+        assert np.mean(held) >= 0.92
 
 
 def test_one_problem_has_a_mean_and_no_bounds():
@@ -80,11 +127,11 @@ def test_the_intervals_of_contrasts_that_are_zero_cover_zero_about_as_often_as_t
     covered = np.zeros(3)
     for seed in range(200):
         table = simulated(seed)
-        gaps = step_gap(table, resamples=400)
+        gaps = step_gap(table)
         found = [row(gaps, unit, "incorrect - correct") for unit in ("token", "step")]
-        found.append(row(correctness_alignment(table, resamples=400), "all"))
+        found.append(row(correctness_alignment(table), "all"))
         covered += [contrast["low"] <= 0 <= contrast["high"] for contrast in found]
-    assert ((covered / 200 >= 0.88) & (covered / 200 <= 0.99)).all(), covered
+    assert ((covered / 200 >= 0.91) & (covered / 200 <= 0.99)).all(), covered
 
 
 def test_the_order_of_a_tables_rows_changes_nothing():
@@ -100,13 +147,6 @@ def test_the_order_of_the_rollouts_changes_nothing_either():
     pd.testing.assert_frame_equal(step_gap(table), step_gap(backwards), check_exact=False, atol=1e-12)
 
 
-def test_a_seed_gives_the_same_bounds_again_and_another_gives_others():
-    table = simulated(5)
-    first, again, other = (step_gap(table, seed=seed) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(first, again)
-    assert (first["low"] != other["low"]).any() and (first["mean"].dropna() == other["mean"].dropna()).all()
-
-
 def test_every_result_has_its_bounds_around_its_mean_and_whole_counts():
     table = simulated(6)
     for function in (correctness_alignment, step_gap, divergence_by_quarter, diagnostics.divergence_by_class, diagnostics.clipping):
@@ -114,7 +154,7 @@ def test_every_result_has_its_bounds_around_its_mean_and_whole_counts():
         known = result.dropna()
         assert len(known) and (known["low"] <= known["mean"]).all() and (known["mean"] <= known["high"]).all()
         counts = [name for name in result if name.startswith("n_")]
-        assert list(result.columns[-len(counts) - 3 :]) == ["mean", "low", "high", *counts]
+        assert list(result.columns[-len(counts) - 4 :]) == ["mean", "low", "high", *counts, "note"]
         assert (result[counts].dtypes == np.int64).all() and (result[["mean", "low", "high"]].dtypes == np.float64).all()
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from opsd_lab.diagnostics import drift, epistemic_markers
 from opsd_lab.diagnostics.texts import LEAKAGE_PHRASES, MARKERS
@@ -24,7 +25,8 @@ def test_epistemic_markers_are_whole_words_of_the_joined_text_in_any_case():
     assert {name: row(result, "all", name)["mean"] for name in expected} == pytest.approx(expected)
     counts = row(result, "all", "total")
     assert (counts["n_problems"], counts["n_rollouts"], counts["n_tokens"]) == (2, 3, 14)
-    assert (counts["low"], counts["high"]) == pytest.approx((1, 2.5))  # either problem alone: 1 marker, or 5 in 2 rollouts
+    error = (1 / 2 * ((1 - 2) ** 2 + (2.5 - 2) ** 2)) ** 0.5  # either problem alone: 1 marker, or 5 in 2 rollouts
+    assert counts["high"] - 2 == 2 - counts["low"] == pytest.approx(stats.t.ppf(0.975, 1) * error)
 
 
 def test_markers_are_counted_by_outcome_once_outcomes_are_set():

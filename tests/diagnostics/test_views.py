@@ -15,9 +15,9 @@ def shifted(table: TokenTable, by: object) -> TokenTable:
 def test_by_view_puts_each_views_result_below_the_other():
     table = simulated(0)
     tables = {"reference": table, "hints": shifted(table, 1.0)}
-    result = by_view(step_gap, tables, column="divergence", resamples=50, seed=2)
+    result = by_view(step_gap, tables, column="divergence")
     assert list(result.columns[:3]) == ["view", "unit", "label"] and result["view"].tolist() == ["reference"] * 9 + ["hints"] * 9
-    alone = step_gap(tables["hints"], "divergence", resamples=50, seed=2)
+    alone = step_gap(tables["hints"], "divergence")
     pd.testing.assert_frame_equal(result[result["view"] == "hints"].drop(columns="view").reset_index(drop=True), alone)
 
 
@@ -33,9 +33,9 @@ def test_a_constant_difference_between_views_has_an_interval_of_no_width():
 def test_the_difference_on_a_label_is_that_of_the_means_on_it():
     table = simulated(1)
     other = shifted(table, np.random.default_rng(0).normal(size=len(table)))
-    result = compare_views({"a": other, "b": table}, "b", resamples=50)
-    means = [step_gap(t, resamples=50).set_index(["unit", "label"]).loc["token"] for t in (other, table)]
-    difference = (means[0] - means[1])["mean"]
+    result = compare_views({"a": other, "b": table}, "b")
+    means = [step_gap(t).set_index(["unit", "label"]).loc["token"] for t in (other, table)]
+    difference = means[0]["mean"] - means[1]["mean"]
     for label in ("correct", "incorrect", "incorrect - correct"):
         found = row(result, "a", label)
         assert found["mean"] == pytest.approx(difference[label])
@@ -81,8 +81,8 @@ def test_a_teacher_contrast_has_the_difference_of_the_gaps_and_makes_any_diagnos
     other = shifted(table, np.random.default_rng(0).normal(size=len(table)))
     both = teacher_contrast(other, table)
     np.testing.assert_allclose(both.frame["gap"], other.frame["gap"] - table.frame["gap"], atol=1e-12)
-    paired = compare_views({"a": other, "b": table}, "b", resamples=50)
-    steps = step_gap(both, resamples=50)
+    paired = compare_views({"a": other, "b": table}, "b")
+    steps = step_gap(both)
     for label in ("correct", "incorrect", "incorrect - correct"):
         assert row(steps, "token", label)["mean"] == pytest.approx(row(paired, "a", label)["mean"])
         assert row(steps, "token", label)["low"] == pytest.approx(row(paired, "a", label)["low"])
