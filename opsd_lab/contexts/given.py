@@ -1,0 +1,69 @@
+"""Texts that nobody sampled, as the tokens that they are behind a prompt, ended as the chat template ends a turn."""
+
+from collections.abc import Collection
+
+from opsd_lab.contexts.chat import ChatFormat, Message, messages_of, render
+from opsd_lab.contexts.control import MARK, SOME_TEXT, ControlTokens
+from opsd_lab.contexts.prompts import Prompt, check_text
+from opsd_lab.token_text import token_texts
+
+
+def given_tokens(
+    prompt: Prompt, text: str, whose: str, *, end: str = "", control: Collection[str] = ()
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the tokens that a text and its `end` are behind a prompt: ids and their texts, which join to it again.
+
+    Special tokens in the text stay text, but for those in `control`, which the text writes as such.
+
+    Raises:
+        ValueError: when the text has no tokens, changes the prompt's or is changed by the tokenizer, or holds a control token that
+            a model may write in its turn and that `control` does not name; the message begins with `whose` text it is.
+    """
+    if not text:
+        raise ValueError(f"{whose}: the text '' has no tokens")
+    known, shown = prompt.control, f"{whose}: the text {text[:40]!r}"
+    check_text(text, shown)
+    meant = [content for _, content in known.find(text) if content in control]
+    if unsaid := next((c for _, c in known.find(text) if c not in control and c not in known.special), None):
+        raise ValueError(
+            f"{shown} contains {unsaid!r}, a control token of this chat template; name it in control, or reword the text"
+        )
+    expected = known.among([*prompt.ids, *(known.ids[content] for content in meant), *known.as_it_is(end)])
+    try:
+        whole = tuple(known.encode(prompt.marked + known.mark(text, control) + end, expected))
+    except ValueError as error:
+        raise ValueError(f"{shown}: {error}; reword it") from error
+    ids = whole[len(prompt.ids) :]
+    if whole[: len(prompt.ids)] != prompt.ids:
+        raise ValueError(
+            f"{shown} changes the last tokens of the prompt, which no sampler would; begin it otherwise, or end the response_prefix "
+            "where a token ends"
+        )
+    tokens = token_texts(known.tokenizer, ids)
+    if "".join(tokens) != text + end:
+        raise ValueError(f"{shown} is changed by this tokenizer, so that places in it could not be found again")
+    return ids, tokens
+
+
+def turn_ends(control: ControlTokens) -> list[str]:
+    """Return what may end an assistant's turn, the likeliest first: texts that close with a control token.
+
+    What the template puts behind a finished turn is the end. Where it puts no control token there, the one that opens the next
+    turn may be, then the tokenizer's end of sequence.
+    """
+    finished = [*messages_of("0", None), {"role": "assistant", "content": SOME_TEXT}]
+    if end := _behind(control, finished):
+        return [end]
+    ends = [_behind(control, [*finished, {"role": "user", "content": "0"}]), control.tokenizer.eos_token]
+    return list(dict.fromkeys(end for end in ends if end and end.strip() != control.tokenizer.bos_token))
+
+
+def _behind(control: ControlTokens, messages: list[Message]) -> str:
+    """Return what the template writes behind the assistant's text up to the first control token, white space apart, or ""."""
+    try:
+        written = render(control.tokenizer, messages, ChatFormat(), answer=False)
+    except ValueError:
+        return ""
+    _, found, behind = written.rpartition(SOME_TEXT)
+    start, content = next(control.find(behind), (0, ""))
+    return behind[: start + len(content)] if found and not behind[:start].strip() else ""
