@@ -69,7 +69,7 @@ class TeacherWrites:
 
 @dataclass(frozen=True)
 class Texts:
-    """Given texts: `text` says what a problem's completion is, tokenised behind its prompt and ended as the chat template ends a turn.
+    """Given texts: `text` says what a problem's completion is, tokenised behind its prompt and ended as the template ends turns.
 
     Special tokens that a text mentions stay text. `control` names the control tokens that texts do write, such as `<think>` and
     `</think>`.

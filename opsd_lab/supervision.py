@@ -40,9 +40,9 @@ def build_examples(contexts: ContextBuilder, problems: Sequence[Problem], rollou
             pairs[rollout.problem_id] = contexts.build(by_id[rollout.problem_id])
         if (student := pairs[rollout.problem_id].student_ids) != rollout.prompt_ids:
             raise ValueError(
-                f"build_examples: the rollout of problem {rollout.problem_id!r} continues another prompt than these contexts write for "
-                f"the student: {first_difference(contexts.tokenizer, rollout.prompt_ids, student)}; build the contexts as when it was "
-                "written (chat template, ChatFormat with its date and variables, question)"
+                f"build_examples: the rollout of problem {rollout.problem_id!r} continues another prompt than these contexts write: "
+                f"{first_difference(contexts.tokenizer, rollout.prompt_ids, student)}; build the contexts as when it was written "
+                "(question, chat template, the student's ChatFormat with its date and variables)"
             )
     return [Example(pairs[rollout.problem_id], rollout, len(rollout.completion_ids)) for rollout in rollouts]
 

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, ...]:
     """Return what each token adds to the decoded text behind other text, special tokens included.
 
-    So the space of SentencePiece's first word is there, which decoding it alone drops. A character whose bytes are spread over several tokens belongs to the last of them; the others get "". Bytes that never
-    become a character show as U+FFFD on the last of them. Added tokens, such as the end of sequence, stand alone.
+    So the space of SentencePiece's first word is there, which decoding it alone drops. A character whose bytes are spread over
+    several tokens belongs to the last of them; the others get "". Bytes that never become a character show as U+FFFD on the last
+    of them. Added tokens, such as the end of sequence, stand alone.
     """
     backend = tokenizer.backend_tokenizer
     added = backend.get_added_tokens_decoder()

@@ -29,9 +29,7 @@ class Variables(dict[str, object]):
         for name, value in self.items():
             plain = value if isinstance(value, tuple) else (value,)
             if not isinstance(name, str) or not all(one is None or isinstance(one, str | int | float) for one in plain):
-                raise ValueError(
-                    f"ChatFormat.variables: {name!r} = {value!r} is no name with a text, number, truth value or list of them"
-                )
+                raise ValueError(f"ChatFormat.variables: {name!r} = {value!r} is no text, number, truth value or list of them")
 
     def __hash__(self) -> int:
         return hash(frozenset(self.items()))

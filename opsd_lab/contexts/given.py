@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from opsd_lab.contexts.chat import ChatFormat, Message, messages_of, render
-from opsd_lab.contexts.control import MARK, SOME_TEXT, ControlTokens
+from opsd_lab.contexts.control import SOME_TEXT, ControlTokens
 from opsd_lab.contexts.prompts import Prompt, check_text
 from opsd_lab.token_text import token_texts
 
@@ -25,9 +25,7 @@ def given_tokens(
     check_text(text, shown)
     meant = [content for _, content in known.find(text) if content in control]
     if unsaid := next((c for _, c in known.find(text) if c not in control and c not in known.special), None):
-        raise ValueError(
-            f"{shown} contains {unsaid!r}, a control token of this chat template; name it in control, or reword the text"
-        )
+        raise ValueError(f"{shown} contains the control token {unsaid!r}; name it in control if it is meant, or reword the text")
     expected = known.among([*prompt.ids, *(known.ids[content] for content in meant), *known.as_it_is(end)])
     try:
         whole = tuple(known.encode(prompt.marked + known.mark(text, control) + end, expected))

@@ -53,9 +53,8 @@ class PromptWriter:
         texts = {name: part for name, part in {**parts, SYSTEM: self.chat.system or ""}.items() if part}
         self._check(texts)
         marked = written = self.text(parts)
-        held = [
-            f"its {name} contains the control token {content!r}" for name in texts for _, content in self.control.find(texts[name])
-        ]
+        found = [(name, content) for name, text in texts.items() for _, content in self.control.find(text)]
+        held = [f"its {name} contains the control token {content!r}" for name, content in found]
         if held:
             system = self.chat.system and self.control.mark(self.chat.system)
             marked = self._render("\n\n".join(self.control.mark(part) for part in parts.values() if part), system)
