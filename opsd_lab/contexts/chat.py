@@ -8,7 +8,7 @@ from inspect import signature
 from typing import NoReturn
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.defaults import DEFAULT_NAMESPACE
 from transformers import PreTrainedTokenizerBase
 
@@ -156,5 +156,8 @@ def template_variables(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the names that the chat template reads and a `ChatFormat` may set."""
     source = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
     tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
+    set_by_itself = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    asked = [test for test in tree.find_all((nodes.Test, nodes.Filter)) if test.name in ("defined", "undefined", "default")]
+    asked_for = {test.node.name for test in asked if isinstance(test.node, nodes.Name)}
     passed = STANDARD | set(tokenizer.special_tokens_map) | set(signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
-    return sorted(meta.find_undeclared_variables(tree) - passed)
+    return sorted(meta.find_undeclared_variables(tree) - passed - (set_by_itself - asked_for))

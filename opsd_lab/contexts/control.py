@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 # and a stand-in for a text.
 MARK, OPEN, CLOSE, SOME_TEXT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 NONCHARACTER = re.compile("[\ufdd0-\ufdef]")
-MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z][A-Z_]*\]")
+MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z][A-Z_]*\]|\[\|[^\[\]\s|]{1,40}\|\]|#{3,} \w+:")
 
 
 class ControlTokens:
@@ -38,7 +38,10 @@ class ControlTokens:
         self.ids = {token.content: i for i, token in control.items()}
         self.special = {token.content for token in control.values() if token.special}
         self._added = added
-        self._control = frozenset(control) - {tokenizer.unk_token_id}  # a character that the vocabulary lacks is no control text
+        model = self.backend.model
+        unknown = tokenizer.unk_token or getattr(model, "unk_token", None)
+        unknown_id = getattr(model, "unk_id", None) if unknown is None else self.backend.token_to_id(unknown)
+        self._control = frozenset(control) - {unknown_id}  # a character that the vocabulary lacks is no control text
         self._first = re.compile(f"[{re.escape(''.join({content[0] for content in self.ids}))}]") if self.ids else None
         self._lengths = sorted({len(content) for content in self.ids}, reverse=True)
 
@@ -95,19 +98,21 @@ class ControlTokens:
                 end = start + len(content)
         text = "".join([*pieces, marked[end:]]).replace(MARK, "")
         found = self._renamed.encode(text, add_special_tokens=False)
-        return [self._back.get(token, i) for token, i in zip(found.tokens, found.ids, strict=True)]
+        return [self._back.get(i, i) for i in found.ids]
 
     @cached_property
     def _comes_apart(self) -> bool:
-        return self.apart(self.conversation) == self.as_it_is(self.conversation)
+        pieces = self.backend.model  # in a vocabulary with gaps a new token may get the id of a piece
+        apart = all(new == old or pieces.id_to_token(new) is None for new, old in self._back.items())
+        return apart and self.apart(self.conversation) == self.as_it_is(self.conversation)
 
     @cached_property
     def _names(self) -> dict[str, str]:
         return {content: f"{OPEN}{i}{CLOSE}" for content, i in self.ids.items()}
 
     @cached_property
-    def _back(self) -> dict[str, int]:
-        return {self._names.get(token.content, token.content): i for i, token in self._added.items()}
+    def _back(self) -> dict[int, int]:
+        return {self._renamed.token_to_id(self._names.get(token.content, token.content)): i for i, token in self._added.items()}
 
     @cached_property
     def _renamed(self) -> Tokenizer:

@@ -13,7 +13,8 @@ def given_tokens(
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the tokens that a text and its `end` are behind a prompt: ids and their texts, which join to it again.
 
-    Special tokens in the text stay text, but for those in `control`, which the text writes as such.
+    Special tokens in the text stay text, but for those in `control`, which the text writes as such. The prompt's tokens stay as
+    they are, as behind a sampler's prompt.
 
     Raises:
         ValueError: when the text has no tokens, changes the prompt's or is changed by the tokenizer, or holds a control token that
@@ -26,17 +27,23 @@ def given_tokens(
     meant = [content for _, content in known.find(text) if content in control]
     if unsaid := next((c for _, c in known.find(text) if c not in control and c not in known.special), None):
         raise ValueError(f"{shown} contains the control token {unsaid!r}; name it in control if it is meant, or reword the text")
-    expected = known.among([*prompt.ids, *(known.ids[content] for content in meant), *known.as_it_is(end)])
-    try:
-        whole = tuple(known.encode(prompt.marked + known.mark(text, control) + end, expected))
-    except ValueError as error:
-        raise ValueError(f"{shown}: {error}; reword it") from error
-    ids = whole[len(prompt.ids) :]
-    if whole[: len(prompt.ids)] != prompt.ids:
+    written = known.mark(text, control) + end
+    wanted = [*(known.ids[content] for content in meant), *known.among(known.as_it_is(end))]
+    # A tokenizer may cut white space at a prompt's end otherwise once something follows; the sampler's prompt has no say in that.
+    for before in (prompt.marked, prompt.marked.rstrip()):
+        try:
+            ahead = prompt.ids if before == prompt.marked else tuple(known.encode(before, known.among(prompt.ids)))
+            whole = tuple(known.encode(before + written, [*known.among(prompt.ids), *wanted]))
+        except ValueError as error:
+            raise ValueError(f"{shown}: {error}; reword it") from error
+        if whole[: len(ahead)] == ahead:
+            break
+    else:
         raise ValueError(
             f"{shown} changes the last tokens of the prompt, which no sampler would; begin it otherwise, or end the response_prefix "
             "where a token ends"
         )
+    ids = whole[len(ahead) :]
     tokens = token_texts(known.tokenizer, ids)
     if "".join(tokens) != text + end:
         raise ValueError(f"{shown} is changed by this tokenizer, so that places in it could not be found again")
@@ -52,8 +59,9 @@ def turn_ends(control: ControlTokens) -> list[str]:
     finished = [*messages_of("0", None), {"role": "assistant", "content": SOME_TEXT}]
     if end := _behind(control, finished):
         return [end]
-    ends = [_behind(control, [*finished, {"role": "user", "content": "0"}]), control.tokenizer.eos_token]
-    return list(dict.fromkeys(end for end in ends if end and end.strip() != control.tokenizer.bos_token))
+    following = _behind(control, [*finished, {"role": "user", "content": "0"}])
+    opens_all = following.strip() == control.tokenizer.bos_token  # then it opens conversations, not turns
+    return list(dict.fromkeys(end for end in ("" if opens_all else following, control.tokenizer.eos_token) if end))
 
 
 def _behind(control: ControlTokens, messages: list[Message]) -> str:
