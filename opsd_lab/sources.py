@@ -7,11 +7,12 @@ from typing import Literal, Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from opsd_lab.contexts import ContextPair
+from opsd_lab.contexts import ContextPair, given_tokens, turn_ends
+from opsd_lab.contexts.control import ControlTokens
+from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.teachers import Teacher
-from opsd_lab.token_text import written_tokens
 
 Writer = Literal["student", "teacher", "text"]
 Rewards = Callable[[Sequence[Rollout], Sequence[Problem]], list[float]]
@@ -68,19 +69,16 @@ class TeacherWrites:
 
 @dataclass(frozen=True)
 class Texts:
-    """Given texts: `text` says what a problem's completion is; an end of sequence is put behind it.
+    """Given texts: `text` says what a problem's completion is, tokenised behind its prompt and ended as the template ends turns.
 
-    Raises:
-        ValueError: when the tokenizer names no end of sequence.
+    Special tokens that a text mentions stay text. `control` names the control tokens that texts do write, such as `<think>` and
+    `</think>`.
     """
 
     text: Callable[[Problem], str]
     tokenizer: PreTrainedTokenizerBase
+    control: tuple[str, ...] = ()
     writer: Writer = "text"
-
-    def __post_init__(self) -> None:
-        if self.tokenizer.eos_token_id is None:
-            raise ValueError("Texts: the tokenizer has no end of sequence to put behind a text; set tokenizer.eos_token")
 
     def write(
         self, sampler: Sampler, teacher: Teacher, problems: Sequence[Problem], pairs: Sequence[ContextPair], params: SamplingParams
@@ -88,20 +86,44 @@ class Texts:
         """Return the texts as rollouts, one per problem whatever `params.n`; their log-probabilities are NaN.
 
         Raises:
-            ValueError: when a text has no tokens, is changed by the tokenizer, or is longer than `params.max_new_tokens`.
+            ValueError: when a text cannot be tokenised behind its prompt (see `given_tokens`) or is longer than
+                `params.max_new_tokens`, a pair was made by hand, or the turn's end does not end the sampler's completions, where
+                its policy is known.
         """
-        found = []
+        end, found = "", []
         for problem, pair in zip(problems, pairs, strict=True):
-            text = self.text(problem)
-            ids, tokens = written_tokens(self.tokenizer, text, f"problem {problem.id!r}")
-            ids, tokens = (*ids, self.tokenizer.eos_token_id), (*tokens, self.tokenizer.eos_token)
+            whose = f"problem {problem.id!r}"
+            if pair.student is None:
+                raise ValueError(f"{whose}: Texts needs pairs from ContextBuilder.build, which know the prompt's text")
+            text, end = self.text(problem), end or self._end(pair.student.control, sampler)
+            ids, tokens = given_tokens(pair.student, text, whose, end=end, control=self.control)
             if len(ids) > params.max_new_tokens:
                 raise ValueError(
-                    f"problem {problem.id!r}: its text has {len(ids)} tokens, more than max_new_tokens = {params.max_new_tokens}; "
+                    f"{whose}: its text has {len(ids)} tokens, more than max_new_tokens = {params.max_new_tokens}; "
                     "raise it, or leave the problem out"
                 )
             found.append(Rollout("", pair.student_ids, ids, (float("nan"),) * len(ids), "stop", text, tokens))
         return found
+
+    def _end(self, control: ControlTokens, sampler: Sampler) -> str:
+        own, theirs = self.tokenizer, control.tokenizer
+        if (own.chat_template, len(own)) != (theirs.chat_template, len(theirs)):
+            raise ValueError("Texts: its tokenizer is not the contexts'; give both the policy's")
+        if not (ends := turn_ends(control)):
+            raise ValueError(
+                "Texts: neither the chat template nor the tokenizer has an end to put behind a text; set tokenizer.eos_token"
+            )
+        policy = getattr(sampler, "policy", None)
+        stops = policy.eos_ids if isinstance(policy, Policy) else None
+        fitting = [end for end in ends if stops is None or control.as_it_is(end)[-1] in stops]
+        if not fitting:
+            raise ValueError(
+                f"Texts: the chat template ends a turn with {ends[0]!r}, which does not end the completions of {policy.name} "
+                f"({', '.join(map(repr, own.convert_ids_to_tokens(stops)))} do); add its id to model.generation_config.eos_token_id"
+            )
+        if fitting[0].strip() in self.control:
+            raise ValueError(f"Texts.control names {fitting[0].strip()!r}, which would end a text before its end; leave it out")
+        return fitting[0]
 
 
 def correct_only(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
-from opsd_lab.contexts import ContextBuilder
+from opsd_lab.contexts import ContextBuilder, given_tokens
 from opsd_lab.objectives import Objective, build_table
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
@@ -19,7 +19,7 @@ from opsd_lab.score_parts import ScoreParts, fingerprint
 from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.teachers import Teacher
 from opsd_lab.token_table import TokenTable
-from opsd_lab.token_text import token_texts, written_tokens
+from opsd_lab.token_text import first_difference, token_texts
 from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens
 
 Columns = dict[str, Tensor]
@@ -38,19 +38,27 @@ def build_examples(contexts: ContextBuilder, problems: Sequence[Problem], rollou
             raise ValueError(f"build_examples: a rollout of problem {rollout.problem_id!r}, which is not among the problems given")
         if rollout.problem_id not in pairs:
             pairs[rollout.problem_id] = contexts.build(by_id[rollout.problem_id])
+        if (student := pairs[rollout.problem_id].student_ids) != rollout.prompt_ids:
+            raise ValueError(
+                f"build_examples: the rollout of problem {rollout.problem_id!r} continues another prompt than these contexts write: "
+                f"{first_difference(contexts.tokenizer, rollout.prompt_ids, student)}; build the contexts as when it was written "
+                "(question, chat template, the student's ChatFormat with its date and variables)"
+            )
     return [Example(pairs[rollout.problem_id], rollout, len(rollout.completion_ids)) for rollout in rollouts]
 
 
-def text_rollout(contexts: ContextBuilder, problem: Problem, text: str) -> Rollout:
+def text_rollout(contexts: ContextBuilder, problem: Problem, text: str, *, control: Sequence[str] = ()) -> Rollout:
     """Return a text that some person or other model wrote as the rollout that it would be, had the student written it.
 
-    The text is tokenised once, here; nobody sampled it, so its `logprobs` are NaN, and it does not end with an end of sequence.
+    The text is tokenised once, here, behind the student's prompt; nobody sampled it, so its `logprobs` are NaN, and it does not end
+    with an end of sequence. Special tokens that it mentions stay text; `control` names the control tokens that it does write.
 
     Raises:
-        ValueError: when the text has no tokens, or they do not spell it again.
+        ValueError: when the text cannot be tokenised behind the prompt, see `opsd_lab.contexts.given_tokens`.
     """
-    ids, tokens = written_tokens(contexts.tokenizer, text, f"problem {problem.id!r}")
-    return Rollout(problem.id, tuple(contexts.student_prompt(problem)), ids, (math.nan,) * len(ids), "length", text, tokens)
+    prompt = contexts.prompt(problem, "student")
+    ids, tokens = given_tokens(prompt, text, f"problem {problem.id!r}", control=control)
+    return Rollout(problem.id, prompt.ids, ids, (math.nan,) * len(ids), "length", text, tokens)
 
 
 def score_rollouts(

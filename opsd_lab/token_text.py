@@ -9,10 +9,11 @@ from transformers import PreTrainedTokenizerBase
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, ...]:
-    """Return what each token adds to the decoded text, special tokens included.
+    """Return what each token adds to the decoded text behind other text, special tokens included.
 
-    A character whose bytes are spread over several tokens belongs to the last of them; the others get "". Bytes that never
-    become a character show as U+FFFD on the last of them. Added tokens, such as the end of sequence, stand alone.
+    So the space of SentencePiece's first word is there, which decoding it alone drops. A character whose bytes are spread over
+    several tokens belongs to the last of them; the others get "". Bytes that never become a character show as U+FFFD on the last
+    of them. Added tokens, such as the end of sequence, stand alone.
     """
     backend = tokenizer.backend_tokenizer
     added = backend.get_added_tokens_decoder()
@@ -24,25 +25,20 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple
 
 
 def _run_texts(backend: Tokenizer, run: list[int]) -> list[str]:
+    before = [i for letter in "a0" if (i := backend.token_to_id(letter)) is not None][:1]  # some text that all of it stands behind
     stream = DecodeStream(skip_special_tokens=False)
+    ahead = "".join(stream.step(backend, token) or "" for token in before)
     texts = [stream.step(backend, token) or "" for token in run]
-    whole, joined = backend.decode(run, skip_special_tokens=False), "".join(texts)
+    whole, joined = backend.decode(before + run, skip_special_tokens=False), ahead + "".join(texts)
     if whole.startswith(joined):  # what the stream still holds back: bytes without an end
         texts[-1] += whole[len(joined) :]
     return texts
 
 
-def written_tokens(tokenizer: PreTrainedTokenizerBase, text: str, whose: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return a given text's token ids and their texts, which join to it again.
-
-    Raises:
-        ValueError: when the text has no tokens, or they do not spell it again; the message begins with `whose` text it is.
-    """
-    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    tokens = token_texts(tokenizer, ids) if ids else ()
-    if not ids or "".join(tokens) != text:
-        raise ValueError(
-            f"{whose}: the text {text[:40]!r} "
-            + ("has no tokens" if not ids else "is changed by this tokenizer, so that places in it could not be found again")
-        )
-    return ids, tokens
+def first_difference(tokenizer: PreTrainedTokenizerBase, one: Sequence[int], other: Sequence[int]) -> str:
+    """Return in words where two sequences of tokens part, such as: token 7 is 'a' instead of 'b'."""
+    at = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    here, there = (
+        repr("".join(token_texts(tokenizer, ids[at : at + 8]))) + " ..." if at < len(ids) else "its end" for ids in (one, other)
+    )
+    return f"from token {at} on it is {here} instead of {there}"

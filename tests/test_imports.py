@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[1]
 # unless they have a line of their own.
 LAYERS = [
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
+    {"token_text"},
     {"contexts"},
     {"rollouts.base"},
     {"embedded", "policies"},
     {"teachers"},
-    {"token_text"},
     {"scoring"},
     {"costs"},
     {"rollouts"},

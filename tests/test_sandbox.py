@@ -19,7 +19,7 @@ from opsd_lab.steps import arithmetic_steps
 from opsd_lab.studies import sandbox_study
 from opsd_lab.supervision_study import StudySettings, study_tables, write_rollouts
 from opsd_lab.teachers import fixed_teacher
-from opsd_lab.token_text import written_tokens
+from opsd_lab.token_text import token_texts
 
 BAND = {"greedy": (0.25, 0.8), "sampled": (0.05, 0.5)}
 TINY = Pretraining(Size(hidden=32, layers=1, intermediate=48, heads=2, kv_heads=1), steps=3, batch=8)
@@ -35,7 +35,8 @@ def test_every_text_of_a_problem_is_made_of_the_sandboxs_words_and_spelled_by_th
     assert len(WORDS) == len(set(WORDS)) == len(tokenizer) - 3
     for problem in drawn():
         for text in (problem.question, problem.solution, own_solution(problem), problem.answer):
-            written_tokens(tokenizer, text, problem.id)
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert "".join(token_texts(tokenizer, ids)) == text
 
 
 def test_every_usual_view_can_be_shown():

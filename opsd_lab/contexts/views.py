@@ -1,54 +1,18 @@
-"""What each side sees: one renderer, two user turns, token ids out.
+"""Privileged views: functions of a problem that return what the teacher sees beyond the question, as text.
 
-The student's user turn is the question and an instruction. The teacher's has the privileged information between the two.
-A privileged view is a function of the problem that returns that information as text; an empty text gives the student's own
-view. Texts are joined, never formatted, so a literal `\\boxed{}` or `{x}` in them is safe.
+An empty text gives the student's own view.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.problems import Problem
 
 View = Callable[[Problem], str]
 
-INSTRUCTION = "Reason step by step and put the final answer in \\boxed{}."
 SHOWN_SOLUTION = "Here is a verified solution:"
 OWN_WORDS = "Do not copy it: understand it, then derive the answer again in your own words."
-
-
-@dataclass(frozen=True)
-class ContextPair:
-    """The two prompts of one problem: token ids, chat template applied, generation prompt and response prefix included.
-
-    Raises:
-        ValueError: when a side is empty.
-    """
-
-    student_ids: tuple[int, ...]
-    teacher_ids: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not self.student_ids or not self.teacher_ids:
-            raise ValueError("ContextPair: a prompt without tokens")
-
-
-@dataclass(frozen=True)
-class ChatFormat:
-    """How one side's conversation is written.
-
-    `instruction` closes the user turn. `system` None leaves the system turn to the chat template. `response_prefix` opens the
-    assistant's turn; completions start after it. `enable_thinking` is passed to the template unless it is None.
-    """
-
-    instruction: str = INSTRUCTION
-    system: str | None = None
-    response_prefix: str = ""
-    enable_thinking: bool | None = None
 
 
 def _require(problem: Problem, text: str, what: str, remedy: str) -> str:
@@ -176,62 +140,3 @@ def other_problem(donors: Sequence[Problem], closing: str = OWN_WORDS) -> View:
 
 def _stable_index(text: str, size: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % size
-
-
-@dataclass(frozen=True)
-class ContextBuilder:
-    """Renders a problem's two prompts with one tokenizer.
-
-    `view` decides what the teacher sees beyond the question. `max_tokens` is the longest prompt allowed on either side; a longer
-    one is an error, never cut.
-
-    Raises:
-        ValueError: when the tokenizer has no chat template.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    view: View = reference_solution
-    student: ChatFormat = field(default_factory=ChatFormat)
-    teacher: ChatFormat = field(default_factory=ChatFormat)
-    max_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.tokenizer.chat_template:
-            raise ValueError(
-                f"the tokenizer of {self.tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model, or set "
-                "tokenizer.chat_template to a Jinja template such as ChatML's"
-            )
-
-    def build(self, problem: Problem) -> ContextPair:
-        """Return both prompts of a problem.
-
-        Raises:
-            ValueError: when the view has nothing to show for it, or a prompt is longer than `max_tokens`.
-        """
-        return ContextPair(tuple(self.student_prompt(problem)), tuple(self._encode(problem, "teacher")))
-
-    def student_prompt(self, problem: Problem) -> list[int]:
-        """Return the student's prompt alone, as token ids; evaluation needs no more."""
-        return self._encode(problem, "student")
-
-    def text(self, problem: Problem, side: str) -> str:
-        """Return one side's prompt ("student" or "teacher") as text, special tokens included."""
-        chat = {"student": self.student, "teacher": self.teacher}[side]
-        privileged = self.view(problem) if side == "teacher" else ""
-        user = "\n\n".join(part for part in (problem.question, privileged, chat.instruction) if part)
-        messages = [{"role": "user", "content": user}]
-        if chat.system is not None:
-            messages.insert(0, {"role": "system", "content": chat.system})
-        thinking = {} if chat.enable_thinking is None else {"enable_thinking": chat.enable_thinking}
-        prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **thinking)
-        return prompt + chat.response_prefix
-
-    def _encode(self, problem: Problem, side: str) -> list[int]:
-        # The template writes the special tokens itself, so the tokenizer must not add its own.
-        ids = self.tokenizer(self.text(problem, side), add_special_tokens=False)["input_ids"]
-        if self.max_tokens is not None and len(ids) > self.max_tokens:
-            raise ValueError(
-                f"problem {problem.id!r}: the {side}'s prompt has {len(ids)} tokens, more than max_tokens = {self.max_tokens}; "
-                "leave the problem out, shorten its texts, or raise max_tokens"
-            )
-        return ids

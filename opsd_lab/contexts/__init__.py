@@ -1,0 +1,43 @@
+"""What each side sees: formats, prompts with the template's control tokens and no others, and privileged views."""
+
+from opsd_lab.contexts.builder import ContextBuilder, ContextPair
+from opsd_lab.contexts.chat import DATE, INSTRUCTION, ChatFormat
+from opsd_lab.contexts.given import given_tokens, turn_ends
+from opsd_lab.contexts.prompts import Prompt
+from opsd_lab.contexts.views import (
+    OWN_WORDS,
+    SHOWN_SOLUTION,
+    View,
+    answer_only,
+    change_numbers,
+    hints,
+    no_privilege,
+    other_problem,
+    partial_solution,
+    reference_solution,
+    replace_answer,
+    wrong_solution,
+)
+
+__all__ = [
+    "DATE",
+    "INSTRUCTION",
+    "OWN_WORDS",
+    "SHOWN_SOLUTION",
+    "ChatFormat",
+    "ContextBuilder",
+    "ContextPair",
+    "Prompt",
+    "View",
+    "answer_only",
+    "change_numbers",
+    "given_tokens",
+    "hints",
+    "no_privilege",
+    "other_problem",
+    "partial_solution",
+    "reference_solution",
+    "replace_answer",
+    "turn_ends",
+    "wrong_solution",
+]
