@@ -195,7 +195,7 @@ def test_a_policy_without_a_lora_is_scored_without_holding_all_logits(problems, 
     examples = build_examples(contexts, problems, rollouts_of(plain, contexts, problems))
     batch = build_batch(examples, plain.pad_id)
     teacher = ema_teacher(plain, 0.5)
-    with torch.inference_mode(), teacher.weights():
+    with torch.inference_mode(), teacher.beside(plain):
         states = score_completions(plain, batch.student_ids, batch.student_starts, batch.completion_mask)
         before = states.logits()
     assert states.hidden.shape == (len(batch.tokens), plain.causal_lm.config.hidden_size)
