@@ -225,7 +225,9 @@ def study(
         raise SystemExit(f"no study {name!r}; there are {', '.join(STUDIES)}")
     results = run_study(STUDIES[name], seeds, cells or Path("build/cells") / name, arms=arms or None, workers=workers)
     out.parent.mkdir(parents=True, exist_ok=True)
-    results.to_parquet(out, index=False, compression="zstd")
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    results.to_parquet(partial, index=False, compression="zstd")
+    partial.replace(out)  # a full disk leaves the previous table as it was
     split = "validation" if name.endswith("search") else "test"
     print(final_rows(results, split).groupby("arm", sort=False)["accuracy"].agg(["mean", "min", "max", "count"]).round(3).to_string())
     if len(failed := failures(results)):

@@ -14,7 +14,8 @@ from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.rollouts.hf import HFSampler
-from opsd_lab.teachers import Teacher, check_lengths, check_teacher
+from opsd_lab.teacher_checks import check_lengths, check_teacher
+from opsd_lab.teachers import Teacher
 from opsd_lab.token_text import written_tokens
 
 Writer = Literal["student", "teacher", "text"]
@@ -118,13 +119,13 @@ def _check_handover(sampler: Sampler, present: Policy, policy: Policy) -> None:
     name = type(sampler).__name__
     if present.model is not policy.model:
         raise ValueError(
-            f"{name} has weights of its own, those of {present.name}, and cannot write as {policy.name}; give the teacher a sampler of "
-            f"its own: TeacherWrites({name}(...))"
+            f"{name} has weights of its own, those of {present.name}, and cannot write as {policy.name}; give the teacher a sampler "
+            f"of its own: TeacherWrites({name}(...))"
         )
     if any(module.disable_adapters for module in policy.model.modules() if isinstance(module, BaseTunerLayer)):
         raise ValueError(
-            f"{name} has weights of its own and cannot be handed a LoRA that is switched off; let ema_teacher(policy, decay=1.0) teach, "
-            "which keeps a copy of the initial policy"
+            f"{name} has weights of its own and cannot be handed a LoRA that is switched off; let ema_teacher(policy, decay=1.0) "
+            "teach, which keeps a copy of the initial policy"
         )
 
 

@@ -16,7 +16,8 @@ from opsd_lab.problems import Problem, check_unique
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.score_parts import ScoreParts, fingerprint
 from opsd_lab.scoring import score_completions
-from opsd_lab.teachers import Teacher, check_lengths, check_teacher, live_teacher
+from opsd_lab.teacher_checks import check_lengths, check_teacher
+from opsd_lab.teachers import Teacher, live_teacher
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_text import token_texts, written_tokens
 from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens

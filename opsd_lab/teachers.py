@@ -4,7 +4,7 @@ Student and teacher are mostly one model. A teacher is asked inside a `with`: it
 teacher's numbers, and leaving it gives the student's weights back, whatever happened inside.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opsd_lab.policies import Policy, has_fresh_lora
-from opsd_lab.scoring import LogitHead
+from opsd_lab.teacher_checks import check_teacher, shares_weights
 
 
 class Teacher(Protocol):
@@ -81,10 +81,6 @@ class AdapterOffTeacher(LiveTeacher):
         with self._model.disable_adapter():
             yield student
 
-    def identity(self) -> dict[str, object]:
-        """Return what tells this teacher from others of its kind, its student aside."""
-        return _without(self, "_model")
-
 
 class OtherTeacher(LiveTeacher):
     """Another policy teaches, with weights of its own that do not change: distillation from, say, a larger model.
@@ -95,7 +91,7 @@ class OtherTeacher(LiveTeacher):
 
     def __init__(self, policy: Policy, student: Policy) -> None:
         if policy.model is student.model:
-            raise _shares_weights(student, policy)
+            raise shares_weights(student, policy)
         check_teacher(student, policy)
         self._policy = policy
 
@@ -166,10 +162,6 @@ class AveragedTeacher(LiveTeacher):
         for name, average in self._average.items():
             average.copy_(state[name])
 
-    def identity(self) -> dict[str, object]:
-        """Return what tells this teacher from others of its kind: its settings, without its student and its state."""
-        return _without(self, "_student", "_average")
-
 
 class RefreshedTeacher(AveragedTeacher):
     """A frozen copy of the student teaches, and is taken anew after every `every` optimiser steps.
@@ -202,10 +194,6 @@ class RefreshedTeacher(AveragedTeacher):
         super().load_state(weights)
         self._age = age
 
-    def identity(self) -> dict[str, object]:
-        """Return what tells this teacher from others of its kind, without its student and its state."""
-        return _without(self, "_student", "_average", "_age")
-
 
 def fixed_teacher(policy: Policy) -> Teacher:
     """Return the paper's teacher: the initial policy (arXiv 2601.18734, Algorithm 1).
@@ -230,64 +218,5 @@ def refreshed_teacher(policy: Policy, every: int = 10) -> Teacher:
     return RefreshedTeacher(policy, every)
 
 
-def check_teacher(student: Policy, teacher: Policy) -> None:
-    """Make sure that a policy can teach another: same tokens, same vocabulary size, same device, weights of its own.
-
-    Raises:
-        ValueError: when it cannot; it names both and the remedy.
-    """
-    if teacher.model is student.model:
-        return
-    if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-        raise ValueError(f"{teacher.name} has another vocabulary than {student.name}; a teacher needs the student's")
-    theirs, ours = LogitHead.of(teacher).size, LogitHead.of(student).size
-    if theirs != ours:
-        smaller = min(theirs, ours)
-        raise ValueError(
-            f"the teacher {teacher.name} gives {theirs:,} logits, the student {student.name} {ours:,}, though both have the tokenizer's "
-            f"{len(student.tokenizer):,} tokens: one is padded otherwise. Cut the larger before anything else is done with it: "
-            f"policy.model.resize_token_embeddings({max(smaller, len(student.tokenizer))})"
-        )
-    if not _storages(teacher).isdisjoint(_storages(student)):
-        raise _shares_weights(student, teacher)
-    if teacher.device != student.device:
-        raise ValueError(
-            f"the teacher {teacher.name} is on {teacher.device}, the student {student.name} on {student.device}; move one"
-        )
-
-
-def check_lengths(policy: Policy, side: str, lengths: Iterable[tuple[str, int, int]]) -> None:
-    """Make sure that prompts with their completions fit the context of the policy that reads them.
-
-    `side` is "student" or "teacher". `lengths` names each sequence and gives the tokens of its prompt and of its completion.
-
-    Raises:
-        ValueError: for the first that does not fit.
-    """
-    for name, prompt, completion in lengths:
-        if prompt + completion > policy.context_length:
-            raise ValueError(
-                f"{name}: the {side}'s prompt has {prompt} tokens and its completion up to {completion}, which exceeds the context of "
-                f"{policy.name}, {policy.context_length} tokens; leave the problem out, shorten its texts, or allow shorter completions"
-            )
-
-
-def _storages(policy: Policy) -> set[int]:
-    """Return where the parameters lie; those without memory of their own (on the meta device, empty) are left out."""
-    return {p.data_ptr() for p in policy.model.parameters()} - {0}
-
-
-def _shares_weights(student: Policy, teacher: Policy) -> ValueError:
-    return ValueError(
-        f"the teacher {teacher.name} shares weights with the student {student.name}, so it would compute with the student's LoRA and "
-        "change as the student trains; use fixed_teacher(student) for the initial policy, live_teacher() for the present one, or load "
-        "the teacher anew"
-    )
-
-
 def _made_of_another(student: Policy) -> ValueError:
     return ValueError(f"the teacher was made of another policy than this {student.name}; make it of the student that it teaches")
-
-
-def _without(teacher: Teacher, *names: str) -> dict[str, object]:
-    return {name: value for name, value in vars(teacher).items() if name not in names}

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches, padding_share
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.costs import CostModel
+from opsd_lab.digest_leaves import tensor_digest
 from opsd_lab.divergences import Tokens
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger, Stopwatch
@@ -28,7 +29,8 @@ from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams,
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import CompletionStates, LogitHead, check_head, score_completions
 from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
-from opsd_lab.teachers import Teacher, check_lengths, check_teacher, fixed_teacher
+from opsd_lab.teacher_checks import check_lengths, check_teacher
+from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.token_table import TokenTable
 
 REMEDY = (
@@ -92,7 +94,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
         if self.params.batch_size < (processes := self.accelerator.num_processes):
             raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
-        self.trainable = list(policy.trainable().values())
+        self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())
         self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
         self.costs = CostModel.of(policy)
         with self.teacher.beside(policy) as theirs:
