@@ -6,7 +6,6 @@ else is needed to go on as if nothing had happened.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from opsd_lab.content_digest import digest
 from opsd_lab.digest_leaves import tensor_digest
+from opsd_lab.files import write_whole
 from opsd_lab.identity import Parts, differences, parts_of, policy_parts, versions
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger
@@ -53,14 +53,11 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
     Raises:
         TypeError: when a piece of the experiment cannot be identified, so that nobody could tell whose checkpoint it is.
     """
-    path = Path(path)
     tensors = {name: value.contiguous() for name, value in _state(trainer).items()}
     written = [str(trainer.step), json.dumps(asdict(trainer.ledger)), json.dumps(experiment_parts(trainer))]
     metadata = dict(zip(WRITTEN, written, strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, {**metadata, "content": _content(tensors, metadata)})
-    os.replace(partial, path)
+    metadata["content"] = _content(tensors, metadata)
+    write_whole(path, lambda partial: save_file(tensors, partial, metadata))
 
 
 def load_checkpoint(trainer: Trainer, path: str | Path) -> None:

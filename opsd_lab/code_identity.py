@@ -3,6 +3,7 @@
 import dataclasses
 import dis
 import enum
+import functools
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def counted_members(kind: type) -> dict[str, object]:
     return members
 
 
-def slot_names(base: type) -> list[str]:
+def _slot_names(base: type) -> list[str]:
     """Return the attributes that a class keeps in slots."""
     names = vars(base).get("__slots__", ())
     names = [names] if isinstance(names, str) else list(names)
@@ -140,3 +141,11 @@ def _generated(member: object) -> bool:
     """Whether `dataclass` wrote this method itself."""
     code = getattr(member, "__code__", None)
     return member is None or (code is not None and code.co_filename in ("<string>", dataclasses.__file__))
+
+
+def held_attributes(value: object) -> dict[str, object]:
+    """Return an object's attributes, in slots or not, without what `cached_property` keeps."""
+    kind = type(value)
+    found = {name: getattr(value, name) for base in kind.__mro__ for name in _slot_names(base) if hasattr(value, name)}
+    found |= getattr(value, "__dict__", {})
+    return {name: entry for name, entry in found.items() if not isinstance(getattr(kind, name, None), functools.cached_property)}

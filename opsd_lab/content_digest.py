@@ -9,11 +9,9 @@ import decimal
 import enum
 import functools
 import operator
-import re
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Set
-from pathlib import Path, PurePath
 from typing import ClassVar
 
 import numpy as np
@@ -27,16 +25,15 @@ from opsd_lab.code_identity import (
     cell_content,
     code_data,
     counted_members,
+    held_attributes,
     library_name,
     library_version,
     named_globals,
-    slot_names,
 )
 from opsd_lab.digest_leaves import address, joined, plain_digest, tensor_bytes
 from opsd_lab.model_identity import model_data, tokenizer_data
 from opsd_lab.policies import Policy
 
-PACKAGE = Path(__file__).parent
 REMEDY = "make it of plain data, or give its class a method `identity_data()` that returns the data that stand for it"
 BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, np.ufunc)
 BUILTIN += (types.ClassMethodDescriptorType,)
@@ -58,6 +55,16 @@ def digest(value: object, name: str = "value", skipped: Set[int] = frozenset()) 
             data that contain themselves; it says where that sits.
     """
     return _Walk(skipped).of(value, name).hex()
+
+
+def attributes_of(value: object) -> dict[str, object] | None:
+    """Return what an object of somebody's own class holds, by name; None for any other value, which counts as a whole."""
+    if not isinstance(value, type) and hasattr(type(value), "identity_data"):
+        data = value.identity_data()
+        return dict(data) if isinstance(data, Mapping) else None
+    if library_version(type(value).__module__) is not None or isinstance(value, tuple(_flat(_Walk.METHODS))):
+        return None
+    return held_attributes(value)
 
 
 class _Walk:
@@ -190,18 +197,15 @@ class _Walk:
             return joined("reduced", self.of(list(value.__reduce_ex__(4)[:3]), place))
         bases = [base for base in kind.__mro__[:-1] if base.__module__ not in ("typing", "abc")]
         written = all(base.__flags__ & HEAP and not base.__flags__ & IMMUTABLE for base in bases)
-        slots = [name for base in kind.__mro__ for name in slot_names(base)]
-        if not written or not (hasattr(value, "__dict__") or slots):
+        if not written or not (hasattr(value, "__dict__") or held_attributes(value)):
             raise TypeError(f"{place} cannot be identified: {_told(value)} has no content that another process could tell; {REMEDY}")
         return joined("object", self.of(kind, place), self._attributes(value, place))
 
     def _attributes(self, value: object, place: str) -> bytes:
-        kind = type(value)
-        found = {name: getattr(value, name) for base in kind.__mro__ for name in slot_names(base) if hasattr(value, name)}
-        found |= getattr(value, "__dict__", {})
-        counted = [name for name in found if not isinstance(getattr(kind, name, None), functools.cached_property)]
-        parts = [joined("attribute", name.encode(), self.of(found[name], f"{place}.{name}")) for name in sorted(counted)]
-        return joined("attributes", *parts)
+        held = held_attributes(value)
+        return joined(
+            "attributes", *[joined("attribute", name.encode(), self.of(held[name], f"{place}.{name}")) for name in sorted(held)]
+        )
 
     def _builtin(self, value: Callable, place: str) -> bytes:
         owner = value.__self__ if hasattr(value, "__self__") else getattr(value, "__objclass__", None)
@@ -233,14 +237,11 @@ class _Walk:
         (set, frozenset, Set): _set,
         (dict, Mapping): _mapping,
         (str, bytes, int, float): _subclass,
-        PurePath: lambda self, v, at: joined("path", _path(v).encode()),
-        re.Pattern: lambda self, v, at: joined("pattern", self.of((v.pattern, v.flags), at)),
     }
 
 
-def _path(path: PurePath) -> str:
-    """Return a path as text; one inside this package is the same wherever the package lies."""
-    return f"opsd_lab:{path.relative_to(PACKAGE)}" if path.is_relative_to(PACKAGE) else str(path)
+def _flat(kinds: Iterable[type | tuple[type, ...]]) -> list[type]:
+    return [kind for entry in kinds for kind in (entry if isinstance(entry, tuple) else (entry,))]
 
 
 def _told(value: object) -> str:

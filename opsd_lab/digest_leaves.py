@@ -1,12 +1,16 @@
 """Digests of what has no parts, tensors included; each says its kind and its length, so that no two contents share one."""
 
 import hashlib
+import re
 import struct
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 from torch import Tensor
+
+PACKAGE = Path(__file__).parent
 
 
 def joined(tag: str, *parts: bytes | memoryview) -> bytes:
@@ -56,7 +60,7 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def plain_digest(value: object) -> bytes | None:
-    """Return the digest of a value without parts (a number, a text, a type of numbers); None for any other."""
+    """Return the digest of a value without parts (a number, a text, a path, a type of numbers); None for any other."""
     kind = type(value)
     if value is None or value is Ellipsis or value is NotImplemented:
         return joined("constant", repr(value).encode())
@@ -71,6 +75,15 @@ def plain_digest(value: object) -> bytes | None:
         return joined(kind.__name__, bytes(value))
     if isinstance(value, np.generic) and not value.dtype.hasobject:
         return joined("number", str(value.dtype).encode(), value.tobytes())
+    if isinstance(value, PurePath):
+        return joined("path", _path(value).encode("utf-8", "surrogatepass"))
+    if kind is re.Pattern:
+        return joined("pattern", plain_digest(value.pattern), str(value.flags).encode())
     if isinstance(value, torch.dtype | torch.device | np.dtype):
         return joined("type", str(value).encode())
     return None
+
+
+def _path(path: PurePath) -> str:
+    """Return a path as text; one inside this package is the same wherever the package lies."""
+    return f"opsd_lab:{path.relative_to(PACKAGE)}" if path.is_relative_to(PACKAGE) else str(path)

@@ -8,15 +8,13 @@ import re
 import sys
 from collections.abc import Mapping, Set
 from importlib import metadata
-from types import FunctionType
 
 import numpy as np
 import peft
 import torch
 import transformers
 
-from opsd_lab.code_identity import library_version
-from opsd_lab.content_digest import digest
+from opsd_lab.content_digest import attributes_of, digest
 from opsd_lab.model_identity import model_data
 from opsd_lab.policies import Policy
 
@@ -34,15 +32,12 @@ def parts_of(name: str, value: object, skipped: Set[int] = frozenset()) -> Parts
     Raises:
         TypeError: when something cannot be identified; see `opsd_lab.content_digest.digest`.
     """
-    kind = type(value)
-    if library_version(kind.__module__) is not None or isinstance(value, type | FunctionType):
-        return {name: _text(value, name, skipped)}
-    attributes = value.identity_data() if hasattr(kind, "identity_data") else vars(value) if hasattr(value, "__dict__") else None
-    if not isinstance(attributes, Mapping):
+    attributes = attributes_of(value)
+    if attributes is None:
         return {name: _text(value, name, skipped)}
     names = {key: f"{name}.{str(key).lstrip('_')}" for key in attributes}
     of_attributes = {names[key]: _text(entry, names[key], skipped) for key, entry in attributes.items()}
-    return {name: f"{kind.__qualname__}#{digest(kind, name)}", **of_attributes}
+    return {name: f"{type(value).__qualname__}#{digest(type(value), name)}", **of_attributes}
 
 
 def policy_parts(policy: Policy, name: str = "model", skipped: Set[int] = frozenset()) -> Parts:

@@ -1,8 +1,7 @@
 """Finished micro-batches of a long scoring, kept in a folder so that an interruption loses one of them at most."""
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from opsd_lab.batching import Example
 from opsd_lab.content_digest import digest
+from opsd_lab.files import write_whole
 from opsd_lab.identity import Parts, differences, parts_of, policy_parts, versions
 from opsd_lab.policies import Policy
 from opsd_lab.teachers import Teacher, live_teacher
@@ -35,7 +35,7 @@ class ScoreParts:
             )
         if known is not None and finished and (other := differences(known, of)):
             raise ValueError(f"{self.folder} holds parts of another scoring: {other}; name another folder, or delete this one")
-        _replace(self.folder / NOTE, lambda path: path.write_text(json.dumps(of, indent=1) + "\n", encoding="utf-8"))
+        write_whole(self.folder / NOTE, json.dumps(of, indent=1) + "\n")
 
     def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
         """Return a finished part, or None.
@@ -59,7 +59,7 @@ class ScoreParts:
     def save(self, number: int, part: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Keep a finished part; it is there whole or not at all."""
         tensors = {f"{view}/{name}": values.contiguous() for view, columns in part.items() for name, values in columns.items()}
-        _replace(self._path(number), lambda path: save_file(tensors, path))
+        write_whole(self._path(number), lambda partial: save_file(tensors, partial))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.safetensors"
@@ -82,10 +82,9 @@ def fingerprint(
     """
     parts: Parts = {}
     for side, whose in (("student", student or live_teacher()), ("teacher", teacher)):
-        known = {p.data_ptr() for p in [*policy.model.parameters(), *whose.state().values()]}
-        parts |= parts_of(f"the {side}'s kind", whose, known)
         with whose.beside(policy) as theirs:
-            parts |= policy_parts(theirs, f"the {side}")
+            known = {p.data_ptr() for p in [*theirs.model.parameters(), *policy.model.parameters(), *whose.state().values()]}
+            parts |= parts_of(f"the {side}'s kind", whose, known) | policy_parts(theirs, f"the {side}")
     parts |= parts_of("objective", objective)
     for name, examples in views.items():
         rollouts = [(example.pair.student_ids, example.rollout.completion_ids, example.scored) for example in examples]
@@ -101,9 +100,3 @@ def _read(note: Path) -> Parts | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()) else None
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, path)

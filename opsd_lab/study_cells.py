@@ -1,7 +1,6 @@
 """A study's cells as files, each with what it depends on in its own metadata."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from opsd_lab.files import write_whole
 from opsd_lab.identity import Parts, differences, parts_of, policy_parts, versions
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def write_cell(path: Path, rows: pd.DataFrame, settings: Parts) -> None:
     """Write a cell's rows with what they depend on in the file's own metadata; the file is there whole or not at all."""
     table = pa.Table.from_pandas(rows, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), SETTINGS: json.dumps(settings).encode()})
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
 
 
 def check_cell(path: Path, settings: Parts) -> None:
