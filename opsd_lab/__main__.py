@@ -4,6 +4,7 @@ import json
 import os
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from tyro.extras import SubcommandApp
 
 from opsd_lab.evaluation import Evaluation
+from opsd_lab.files import write_whole
 from opsd_lab.first_wrong_step import SIGNALS, first_wrong_step
 from opsd_lab.policies import load_policy
 from opsd_lab.statistics import mean_interval
@@ -224,8 +226,7 @@ def study(
     if name not in STUDIES:
         raise SystemExit(f"no study {name!r}; there are {', '.join(STUDIES)}")
     results = run_study(STUDIES[name], seeds, cells or Path("build/cells") / name, arms=arms or None, workers=workers)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    results.to_parquet(out, index=False, compression="zstd")
+    write_whole(out, partial(results.to_parquet, index=False, compression="zstd"))
     split = "validation" if name.endswith("search") else "test"
     print(final_rows(results, split).groupby("arm", sort=False)["accuracy"].agg(["mean", "min", "max", "count"]).round(3).to_string())
     if len(failed := failures(results)):

@@ -88,12 +88,6 @@ def score_solutions(
     examples: dict[str, list[Example]] = {}
     for name, view in views.items():
         examples[name] = build_examples(ContextBuilder(policy.tokenizer, view, student=chat, teacher=chat), problems, rollouts)
-        for example in examples[name]:
-            if example.width > policy.context_length:
-                raise ValueError(
-                    f"view {name!r}, problem {example.rollout.problem_id!r}: prompt and solution have {example.width} tokens, more "
-                    f"than the model's context of {policy.context_length}; leave the problem out"
-                )
     return score_views(policy, teacher or live_teacher(), objective or OPSD(), examples, parts=parts, **options)
 
 

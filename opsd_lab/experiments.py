@@ -5,9 +5,7 @@ way, and the same call goes on with the rest. The steps at which arms are evalua
 part of the study and fixed before anything runs.
 """
 
-import hashlib
 import multiprocessing
-import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from tqdm.auto import tqdm
 from opsd_lab.contexts import ChatFormat, ContextBuilder
 from opsd_lab.evaluation import By, Evaluation, evaluate
 from opsd_lab.grading import Grader
+from opsd_lab.identity import Parts
 from opsd_lab.ledger import Ledger, peak_memory_gb
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
@@ -31,7 +30,7 @@ from opsd_lab.recipes import Recipe
 from opsd_lab.records import TrainingParams
 from opsd_lab.rewards import AnswerReward
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.score_parts import described
+from opsd_lab.study_cells import cell_settings, check_cell, write_cell
 
 COLUMNS: dict[str, str] = {
     "arm": "string",
@@ -91,11 +90,13 @@ class Study:
         if unknown := set(self.during) - set(self.splits):
             raise ValueError(f"study {self.name!r}: during names {sorted(unknown)}, which are no splits")
 
-    def settings(self, arm: str) -> str:
-        """Return a digest of all that the arm's cells depend on but the seed and the initial policy."""
-        shared = (self.chat, self.sampling, self.evaluation, self.params, self.rollouts, self.checkpoints, self.during, self.by)
-        text = described([self.arms[arm], *shared, self.train, self.splits])
-        return hashlib.sha256(text.encode()).hexdigest()
+    def settings(self, arm: str, seed: int = 0) -> Parts:
+        """Return all that a cell's rows depend on, part by part; the initial policy of the seed counts by content.
+
+        Raises:
+            TypeError: when a piece of the arm cannot be identified; it names the piece and the remedy.
+        """
+        return cell_settings(self, [arm], [seed])[arm, seed]
 
 
 def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd.DataFrame:
@@ -143,7 +144,8 @@ def run_study(
     of one), and the workers share the processor's cores. A cell that failed has its error in the table; delete its file to try again.
 
     Raises:
-        ValueError: for an arm that the study does not have, or a folder that holds this study's cells with other settings.
+        ValueError: for an arm that the study does not have, or a folder that holds a cell made with other settings or damaged.
+        TypeError: when an arm cannot be identified, so that nobody could tell its cells from another's.
     """
     made = study()
     chosen = list(made.arms) if arms is None else list(arms)
@@ -151,14 +153,13 @@ def run_study(
         raise ValueError(f"study {made.name!r} has no arms {unknown}; it has {list(made.arms)}")
     folder.mkdir(parents=True, exist_ok=True)
     cells = [(arm, seed) for seed in seeds for arm in chosen]
-    for arm in chosen:
-        _check_settings(folder / f"{_slug(arm)}.settings", made.settings(arm))
+    settings = cell_settings(made, chosen, seeds)
+    for cell in cells:
+        check_cell(_path(folder, *cell), settings[cell])
     todo = [cell for cell in cells if not _path(folder, *cell).exists()]
     with tqdm(total=len(cells), initial=len(cells) - len(todo), desc=made.name, unit="cell", disable=not progress) as bar:
         for arm, seed, rows in _finished(study, made, todo, workers):
-            partial = _path(folder, arm, seed).with_suffix(f".{os.getpid()}.partial")
-            rows.to_parquet(partial, index=False, compression="zstd")
-            partial.replace(_path(folder, arm, seed))
+            write_cell(_path(folder, arm, seed), rows, settings[arm, seed])
             bar.update()
             if failed := rows.loc[rows["error"] != "", "error"].tolist():
                 tqdm.write(f"{arm}, seed {seed}: {failed[0]}")
@@ -242,9 +243,3 @@ def _path(folder: Path, arm: str, seed: int) -> Path:
 
 def _slug(arm: str) -> str:
     return re.sub(r"[^\w.+=-]+", "_", arm)
-
-
-def _check_settings(path: Path, settings: str) -> None:
-    if path.exists() and path.read_text() != settings:
-        raise ValueError(f"{path} was written with other settings of this arm; name another folder, or delete the arm's files there")
-    path.write_text(settings)

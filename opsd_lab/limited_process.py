@@ -88,6 +88,10 @@ class LimitedProcess:
         self._lock = threading.Lock()
         self._worker: Worker | None = None
 
+    def identity_data(self) -> dict[str, object]:
+        """Return what the replies depend on, whichever process gives them."""
+        return {"script": self.script, "seconds": self.seconds, "memory_gb": self.memory_gb}
+
     def __enter__(self) -> Self:
         return self
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,3 +246,15 @@ def _has_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def check_unique(problems: Sequence[Problem]) -> None:
+    """Make sure that no two problems have the same id, by which rollouts, prompts and tables find their problem.
+
+    Raises:
+        ValueError: when some do; it names the ids.
+    """
+    counts = Counter(problem.id for problem in problems)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise ValueError(f"several problems have the same id: {', '.join(map(repr, twice[:5]))}{more}; give each one of its own")

@@ -1,10 +1,12 @@
 """Who writes the completions that a step trains on: the student, the teacher, or a person whose texts are given."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.contexts import ContextPair, given_tokens, turn_ends
@@ -12,6 +14,8 @@ from opsd_lab.contexts.control import ControlTokens
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+from opsd_lab.rollouts.hf import HFSampler
+from opsd_lab.teacher_checks import check_lengths, check_teacher
 from opsd_lab.teachers import Teacher
 
 Writer = Literal["student", "teacher", "text"]
@@ -42,7 +46,13 @@ class StudentWrites:
     def write(
         self, sampler: Sampler, teacher: Teacher, problems: Sequence[Problem], pairs: Sequence[ContextPair], params: SamplingParams
     ) -> list[Rollout]:
-        """Return the student's samples."""
+        """Return the student's samples.
+
+        Raises:
+            ValueError: when a prompt with its completion exceeds the context; it names the problem.
+        """
+        if isinstance(student := getattr(sampler, "policy", None), Policy):
+            check_lengths(student, "student", _lengths(problems, [pair.student_ids for pair in pairs], params))
         return sampler.sample([list(pair.student_ids) for pair in pairs], params)
 
 
@@ -50,8 +60,9 @@ class StudentWrites:
 class TeacherWrites:
     """Off policy: the teacher writes from its prompt, with the privileged information in view.
 
-    Without a sampler of the teacher's own the trainer's is used under the teacher's weights, which takes a sampler that runs the
-    policy's model itself (`HFSampler`). The log-probabilities are the teacher's.
+    `HFSampler`, which has no weights of its own, runs the teacher's model. Any other sampler is handed the teacher's weights, writes,
+    and is handed its former ones back. `sampler` takes the place of the trainer's; another policy as the teacher needs one of its own
+    unless an `HFSampler` writes. The log-probabilities are the teacher's.
     """
 
     sampler: Sampler | None = None
@@ -60,11 +71,62 @@ class TeacherWrites:
     def write(
         self, sampler: Sampler, teacher: Teacher, problems: Sequence[Problem], pairs: Sequence[ContextPair], params: SamplingParams
     ) -> list[Rollout]:
-        """Return the teacher's samples, put behind the student's prompts."""
-        with teacher.weights():
-            rollouts = (self.sampler or sampler).sample([list(pair.teacher_ids) for pair in pairs], params)
+        """Return the teacher's samples, put behind the student's prompts.
+
+        Raises:
+            ValueError: when the teacher does not fit the student, a prompt with its completion exceeds a context, or the sampler
+                cannot have the teacher's weights.
+            TypeError: when the sampler does not say whose weights it has.
+        """
+        student, writer = _policy_of(sampler), self.sampler or sampler
+        before = _policy_of(writer)
+        check_lengths(student, "student", _lengths(problems, [pair.student_ids for pair in pairs], params))
+        handed = False
+        try:
+            with teacher.beside(student) as policy:
+                check_teacher(student, policy)
+                check_lengths(policy, "teacher", _lengths(problems, [pair.teacher_ids for pair in pairs], params))
+                if isinstance(writer, HFSampler):
+                    writer = copy.copy(writer)
+                    writer.update(policy)
+                elif policy.model is student.model or before.model is not policy.model:
+                    _check_handover(writer, before, policy)
+                    handed = True
+                    writer.update(policy)
+                rollouts = writer.sample([list(pair.teacher_ids) for pair in pairs], params)
+        finally:
+            if handed:  # outside the teacher's block, where the student's weights are in place again
+                writer.update(before)
         owners = [pair for pair in pairs for _ in range(params.n)]
         return [replace(rollout, prompt_ids=pair.student_ids) for rollout, pair in zip(rollouts, owners, strict=True)]
+
+
+def _lengths(problems: Sequence[Problem], prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[tuple[str, int, int]]:
+    new = params.max_new_tokens
+    return [(f"problem {problem.id!r}", len(prompt), new) for problem, prompt in zip(problems, prompts, strict=True)]
+
+
+def _policy_of(sampler: Sampler) -> Policy:
+    if not isinstance(policy := getattr(sampler, "policy", None), Policy):
+        raise TypeError(
+            f"{type(sampler).__name__} does not say whose weights it has, so a teacher cannot write with it; give it an attribute "
+            "`policy`, which `update` sets"
+        )
+    return policy
+
+
+def _check_handover(sampler: Sampler, present: Policy, policy: Policy) -> None:
+    name = type(sampler).__name__
+    if present.model is not policy.model:
+        raise ValueError(
+            f"{name} has weights of its own, those of {present.name}, and cannot write as {policy.name}; give the teacher a sampler "
+            f"of its own: TeacherWrites({name}(...))"
+        )
+    if any(module.disable_adapters for module in policy.model.modules() if isinstance(module, BaseTunerLayer)):
+        raise ValueError(
+            f"{name} has weights of its own and cannot be handed a LoRA that is switched off; let ema_teacher(policy, decay=1.0) "
+            "teach, which keeps a copy of the initial policy"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,11 +12,12 @@ from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, 
 from opsd_lab.contexts import ContextBuilder, given_tokens
 from opsd_lab.objectives import Objective, build_table
 from opsd_lab.policies import Policy
-from opsd_lab.problems import Problem
+from opsd_lab.problems import Problem, check_unique
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.score_parts import ScoreParts, fingerprint
-from opsd_lab.scoring import LogitHead, score_completions
-from opsd_lab.teachers import Teacher
+from opsd_lab.scoring import score_completions
+from opsd_lab.teacher_checks import check_lengths, check_teacher
+from opsd_lab.teachers import Teacher, live_teacher
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_text import first_difference, token_texts
 from opsd_lab.top_tokens import ARRAYS, SIDES, TopTokens
@@ -29,8 +29,10 @@ def build_examples(contexts: ContextBuilder, problems: Sequence[Problem], rollou
     """Return each rollout with its problem's two prompts, every token scored.
 
     Raises:
-        ValueError: when a rollout's problem is not among the problems, or it continues another prompt than the student's.
+        ValueError: when a rollout's problem is not among the problems, it continues another prompt than the student's, or two
+            problems have the same id.
     """
+    check_unique(problems)
     by_id = {problem.id: problem for problem in problems}
     pairs = {}
     for rollout in rollouts:
@@ -96,22 +98,24 @@ def score_views(
     bounds the tokens of a micro-batch, padding included.
 
     Raises:
-        ValueError: when there are no views or examples, when views differ in their completions, or when `parts` holds the
+        ValueError: when there are no views or examples, when views differ in their completions, when a prompt with its completion
+            exceeds the context of the policy that reads it, when the teacher does not fit the policy, or when `parts` holds the
             results of another scoring.
+        TypeError: when `parts` is given and something that the numbers depend on cannot be identified.
     """
-    examples = _check_views(views)
+    examples, student = _check_views(views), student or live_teacher()
+    _check_sides(policy, teacher, student, views)
     widest = [max(column, key=lambda example: example.width) for column in zip(*views.values(), strict=True)]
     groups = micro_batches(widest, token_budget)
     kept = ScoreParts(parts, fingerprint(policy, teacher, student, objective, views, (top_k, token_budget))) if parts else None
     columns: list[dict[str, Columns]] = []
-    head = LogitHead.of(policy)  # one for all micro-batches: it keeps the float32 copy of a frozen weight
     total = sum(example.scored for example in examples)
     with tqdm(total=total, desc="scoring", unit="token", unit_scale=True, leave=False, disable=not progress) as bar:
         for number, group in enumerate(groups):
             of_views = kept.load(number) if kept else None
             if of_views is None:
                 batches = {name: build_batch([of_view[i] for i in group], policy.pad_id) for name, of_view in views.items()}
-                of_views = _score_batch(policy, teacher, student, objective, batches, top_k, head)
+                of_views = _score_batch(policy, teacher, student, objective, batches, top_k)
                 if kept:
                     kept.save(number, of_views)
             columns.append(of_views)
@@ -140,23 +144,34 @@ def _completion(example: Example) -> tuple[int, ...]:
     return example.rollout.completion_ids[: example.scored]
 
 
+def _check_sides(policy: Policy, teacher: Teacher, student: Teacher, views: Mapping[str, Sequence[Example]]) -> None:
+    """Make sure that both sides can score the views before any of them does."""
+    for side, whose in (("student", student), ("teacher", teacher)):
+        with whose.beside(policy) as theirs:
+            check_teacher(policy, theirs)
+            for name, examples in views.items():
+                prompts = [getattr(example.pair, f"{side}_ids") for example in examples]
+                check_lengths(
+                    theirs,
+                    side,
+                    [
+                        (f"view {name!r}, example {i} (problem {example.rollout.problem_id!r})", len(prompt), example.scored)
+                        for i, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
+                    ],
+                )
+
+
 def _score_batch(
-    policy: Policy,
-    teacher: Teacher,
-    student: Teacher | None,
-    objective: Objective,
-    batches: Mapping[str, DistillBatch],
-    top_k: int,
-    head: LogitHead,
+    policy: Policy, teacher: Teacher, student: Teacher, objective: Objective, batches: Mapping[str, DistillBatch], top_k: int
 ) -> dict[str, Columns]:
     batches = {name: batch.to(policy.device) for name, batch in batches.items()}
     taught = {}
-    for name, batch in batches.items():
-        with teacher.weights():
-            taught[name] = score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, head)
+    with teacher.beside(policy) as theirs:
+        for name, batch in batches.items():
+            taught[name] = score_completions(theirs, batch.teacher_ids, batch.teacher_starts, batch.completion_mask)
     batch = next(iter(batches.values()))
-    with student.weights() if student else nullcontext():
-        written = score_completions(policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
+    with student.beside(policy) as ours:
+        written = score_completions(ours, batch.student_ids, batch.student_starts, batch.completion_mask)
     found = objective.columns(written, taught, batch.tokens, top_k)
     return {name: {key: values.cpu() for key, values in columns.items()} for name, columns in found.items()}
 

@@ -1,7 +1,7 @@
 """Whose weights teach.
 
-Student and teacher are one model. A teacher is a context manager under which that model computes with the teacher's
-weights; leaving it gives the student's weights back, whatever happened inside.
+Student and teacher are mostly one model. A teacher is asked inside a `with`: its block gives the policy that computes the
+teacher's numbers, and leaving it gives the student's weights back, whatever happened inside.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from opsd_lab.policies import Policy, has_fresh_lora
+from opsd_lab.teacher_checks import check_teacher, shares_weights
 
 
 class Teacher(Protocol):
     """Whose weights teach."""
 
-    def policy_beside(self, student: Policy) -> Policy:
-        """Return the policy that computes the teacher's numbers: the student's own, or another."""
-        ...
+    def beside(self, student: Policy) -> AbstractContextManager[Policy]:
+        """Return a context manager that gives the policy whose model computes as the teacher inside the block.
 
-    def weights(self) -> AbstractContextManager[None]:
-        """Return a context manager under which the policy's model computes as the teacher."""
+        It may be the student's own policy, with other weights in place meanwhile.
+        """
         ...
 
     def update(self) -> None:
@@ -41,14 +41,10 @@ class Teacher(Protocol):
 class LiveTeacher:
     """The student's present weights teach (called unstable without a LoRA by the paper)."""
 
-    def policy_beside(self, student: Policy) -> Policy:
-        """Return the student's policy, whose weights `weights` sees to."""
-        return student
-
     @contextmanager
-    def weights(self) -> Iterator[None]:
-        """Leave the model as it is."""
-        yield
+    def beside(self, student: Policy) -> Iterator[Policy]:
+        """Give the student as it is."""
+        yield student
 
     def update(self) -> None:
         """Do nothing: the teacher is the student."""
@@ -74,27 +70,35 @@ class AdapterOffTeacher(LiveTeacher):
         self._model = policy.model
 
     @contextmanager
-    def weights(self) -> Iterator[None]:
-        """Switch the LoRA off inside the block."""
+    def beside(self, student: Policy) -> Iterator[Policy]:
+        """Give the student with its LoRA switched off.
+
+        Raises:
+            ValueError: for another student than the one that the teacher was made of.
+        """
+        if student.model is not self._model:
+            raise _made_of_another(student)
         with self._model.disable_adapter():
-            yield
+            yield student
 
 
 class OtherTeacher(LiveTeacher):
     """Another policy teaches, with weights of its own that do not change: distillation from, say, a larger model.
 
     Raises:
-        ValueError: when the two tokenizers differ, so that their tokens' probabilities could not be compared.
+        ValueError: when the two do not go together; see `check_teacher`.
     """
 
     def __init__(self, policy: Policy, student: Policy) -> None:
-        if policy.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-            raise ValueError(f"{policy.name} has another vocabulary than {student.name}; a teacher needs the student's")
+        if policy.model is student.model:
+            raise shares_weights(student, policy)
+        check_teacher(student, policy)
         self._policy = policy
 
-    def policy_beside(self, student: Policy) -> Policy:
-        """Return the other policy."""
-        return self._policy
+    @contextmanager
+    def beside(self, student: Policy) -> Iterator[Policy]:
+        """Give the other policy."""
+        yield self._policy
 
 
 class AveragedTeacher(LiveTeacher):
@@ -117,13 +121,20 @@ class AveragedTeacher(LiveTeacher):
         self._average = {name: p.detach().float().clone() for name, p in self._student.items()}
 
     @contextmanager
-    def weights(self) -> Iterator[None]:
-        """Put the average in place of the student's parameters inside the block."""
+    def beside(self, student: Policy) -> Iterator[Policy]:
+        """Give the student with the average in place of its parameters.
+
+        Raises:
+            ValueError: for another student than the one that the teacher was made of.
+        """
+        present = dict(student.model.named_parameters())
+        if any(present.get(name) is not p for name, p in self._student.items()):
+            raise _made_of_another(student)
         kept = {name: p.data for name, p in self._student.items()}
         try:
             for name, p in self._student.items():
                 p.data = self._average[name].to(p.dtype)
-            yield
+            yield student
         finally:
             for name, p in self._student.items():
                 p.data = kept[name]
@@ -142,10 +153,12 @@ class AveragedTeacher(LiveTeacher):
         """Take the average back.
 
         Raises:
-            ValueError: when the names differ from the student's parameters.
+            ValueError: when names or shapes differ from those of the student's parameters; nothing is taken then.
         """
         if state.keys() != self._average.keys():
             raise ValueError(f"the teacher's checkpoint has other parameters: {sorted(state.keys() ^ self._average.keys())[:5]}")
+        if other := [name for name, average in self._average.items() if state[name].shape != average.shape]:
+            raise ValueError(f"the teacher's checkpoint has other shapes, such as that of {other[0]}")
         for name, average in self._average.items():
             average.copy_(state[name])
 
@@ -177,8 +190,9 @@ class RefreshedTeacher(AveragedTeacher):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the copy and the count back."""
         weights = dict(state)
-        self._age = weights.pop("refreshed/age", self._age)
+        age = weights.pop("refreshed/age", self._age)
         super().load_state(weights)
+        self._age = age
 
 
 def fixed_teacher(policy: Policy) -> Teacher:
@@ -202,3 +216,7 @@ def live_teacher() -> Teacher:
 def refreshed_teacher(policy: Policy, every: int = 10) -> Teacher:
     """Return a teacher that is the student of some steps ago; see `RefreshedTeacher`."""
     return RefreshedTeacher(policy, every)
+
+
+def _made_of_another(student: Policy) -> ValueError:
+    return ValueError(f"the teacher was made of another policy than this {student.name}; make it of the student that it teaches")

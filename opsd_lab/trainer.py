@@ -18,16 +18,18 @@ from tqdm.auto import tqdm
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches, padding_share
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.costs import CostModel
+from opsd_lab.digest_leaves import tensor_digest
 from opsd_lab.divergences import Tokens
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
 from opsd_lab.policies import Policy
-from opsd_lab.problems import Problem
+from opsd_lab.problems import Problem, check_unique
 from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, sampled_logprobs, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.scoring import CompletionStates, LogitHead, check_head, score_completions
 from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
+from opsd_lab.teacher_checks import check_lengths, check_teacher
 from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.token_table import TokenTable
 
@@ -50,8 +52,9 @@ class Trainer:
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
 
     Raises:
-        ValueError: for no problems, a problem without what the view shows, prompts that do not fit the model's context, or pieces
-            that do not go together; a batch of fewer problems than there are processes.
+        ValueError: for no problems, two with one id, one without what the view shows, a prompt that with its completion exceeds the
+            context of the policy that reads it, a teacher that does not fit the student, or other pieces that do not go together; a
+            batch of fewer problems than there are processes.
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
 
@@ -83,17 +86,23 @@ class Trainer:
             raise ValueError("Trainer: given texts were not sampled, so there is no probability to correct or to reward them by")
         self.teacher = teacher or fixed_teacher(policy)
         self.problems = list(problems)
-        limit = policy.context_length - sampling.max_new_tokens
-        build = replace(contexts, max_tokens=min(limit, contexts.max_tokens or limit)).build
-        self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=len(self.problems) < 2000)]
+        check_unique(self.problems)
+        build, few = contexts.build, len(self.problems) < 2000
+        self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
+        names, new = [f"problem {p.id!r}" for p in self.problems], sampling.max_new_tokens
+        check_lengths(policy, "student", [(name, len(pair.student_ids), new) for name, pair in zip(names, self.pairs, strict=True)])
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
         if self.params.batch_size < (processes := self.accelerator.num_processes):
             raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
-        self.trainable = list(policy.trainable().values())
+        self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())
         self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
         self.costs = CostModel.of(policy)
-        with self.teacher.weights():
-            self.teacher_costs = CostModel.of(self.teacher.policy_beside(policy))
+        with self.teacher.beside(policy) as theirs:
+            check_teacher(policy, theirs)
+            check_lengths(
+                theirs, "teacher", [(name, len(pair.teacher_ids), new) for name, pair in zip(names, self.pairs, strict=True)]
+            )
+            self.teacher_costs = CostModel.of(theirs)
         self.step = 0
         self.ledger = Ledger()
 
@@ -149,7 +158,8 @@ class Trainer:
         self, number: int, rollouts: list[Rollout], rewards: list[float] | None, cost: Ledger, watch: Stopwatch
     ) -> StepRecord:
         """Count a step in which the gate let no rollout through: the weights stay, and there is no loss."""
-        if self.gate is None:
+        whole = self._sum_over_processes(float(sum(not r.truncated for r in rollouts)))
+        if self.gate is None or (whole == 0 and self.params.truncated != "keep"):
             raise RuntimeError(
                 f"step {number}: every rollout was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
                 "keep truncated rollouts"
@@ -233,7 +243,7 @@ class Trainer:
     def _backward(self, examples: list[Example], weights: list[Tensor], total: float, head: LogitHead, watch: Stopwatch) -> Columns:
         """Add one micro-batch's share to the gradient; return its columns per token."""
         batch = build_batch(examples, self.policy.pad_id).to(self.policy.device)
-        teacher = self._taught(batch, head, watch) if self.objective.needs_teacher else None
+        teacher = self._taught(batch, watch) if self.objective.needs_teacher else None
         with watch.phase("train"):
             student = score_completions(self.policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
             sampled = sampled_logprobs(examples).to(self.policy.device)
@@ -246,12 +256,10 @@ class Trainer:
             self.accelerator.backward((loss * weight).sum() / total)
         return columns | {"weight": weight}
 
-    def _taught(self, batch: DistillBatch, head: LogitHead, watch: Stopwatch) -> CompletionStates:
+    def _taught(self, batch: DistillBatch, watch: Stopwatch) -> CompletionStates:
         """Return the teacher's states of a micro-batch."""
-        policy = self.teacher.policy_beside(self.policy)
-        with watch.phase("score"), torch.inference_mode(), self.teacher.weights():
-            theirs = head if policy is self.policy else LogitHead.of(policy)
-            return score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, theirs)
+        with watch.phase("score"), torch.inference_mode(), self.teacher.beside(self.policy) as theirs:
+            return score_completions(theirs, batch.teacher_ids, batch.teacher_starts, batch.completion_mask)
 
     def _update(self, number: int) -> float:
         """Take the optimiser step, unless the gradient is no number; return the gradient's norm before clipping."""

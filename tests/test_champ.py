@@ -64,5 +64,5 @@ def test_solutions_of_the_problems_given_are_scored_and_one_that_does_not_fit_is
     table = score_solutions(policy, [problem], solutions, {"reference": reference_solution})["reference"]
     assert "".join(table.frame["token"]) == "It is 3."
     long = [AnnotatedSolution("p", "a", "x" * 500, None)]
-    with pytest.raises(ValueError, match=r"view 'reference', problem 'p': .* more than the model's context of 512"):
+    with pytest.raises(ValueError, match=r"view 'reference', example 0 \(problem 'p'\): .* exceeds the context of tiny, 512 tokens"):
         score_solutions(policy, [problem], long, {"reference": reference_solution})

@@ -8,6 +8,7 @@ import pytest
 from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.contexts import ChatFormat, reference_solution
 from opsd_lab.experiments import COLUMNS, Study, run_cell, run_study
+from opsd_lab.identity import differences
 from opsd_lab.objectives import OPSD
 from opsd_lab.policies import Policy, add_lora
 from opsd_lab.problems import Problem
@@ -110,7 +111,9 @@ def test_a_seed_that_crashes_and_an_arm_that_diverges_are_reported_and_the_rest_
 
 def test_cells_of_other_settings_are_not_taken_for_these(tmp_path):
     run_study(functools.partial(small, ("base",)), [0], tmp_path, progress=False)
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(
+        ValueError, match=r"base\.0\.parquet was made with other settings: evaluation\.max_new_tokens \(5 there, 6 here\)"
+    ):
         run_study(functools.partial(small, ("base",), evaluation=SamplingParams(6, n=2)), [0], tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"has no arms \['unknown'\]"):
         run_study(small, [0], tmp_path, arms=["unknown"])
@@ -127,6 +130,68 @@ def test_settings_are_the_same_for_the_same_study_and_differ_with_every_part():
         {"sampling": SamplingParams(6)},
     ):
         assert dataclasses.replace(study, **change).settings("OPSD") != study.settings("OPSD"), change
+    for one, two in ((lambda p: "a", lambda p: "b"), (Shown("a"), Shown("b"))):
+        arms = [{"OPSD": Recipe(OPSD(), view)} for view in (one, two)]
+        assert differences(*(dataclasses.replace(study, arms=arm).settings("OPSD") for arm in arms)).startswith("arm.view")
+
+
+class Shown:
+    """A view that is an object of a plain class."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self, problem: Problem) -> str:
+        return self.text
+
+
+def shifted(seed: int) -> Policy:
+    policy = fresh(seed)
+    policy.causal_lm.get_input_embeddings().weight.data[0, 0] += 1
+    return policy
+
+
+def test_the_initial_policy_counts_by_content_for_every_seed(tmp_path):
+    study = small()
+    assert study.settings("OPSD", 0) != study.settings("OPSD", 1)
+    assert (
+        differences(study.settings("OPSD"), dataclasses.replace(study, policy=shifted).settings("OPSD"))
+        == "the initial policy's weights"
+    )
+    run_study(functools.partial(small, ("base",)), [0], tmp_path, progress=False)
+    with pytest.raises(ValueError, match="other settings: the initial policy's weights"):
+        run_study(functools.partial(small, ("base",), policy=shifted), [0, 1], tmp_path, progress=False)
+
+
+def test_a_view_that_is_a_plain_object_can_be_gone_on_with(tmp_path):
+    def study() -> Study:
+        return dataclasses.replace(small(), arms={"own view": Recipe(OPSD(), Shown("a"))}, checkpoints=(1,))
+
+    first = run_study(study, [0], tmp_path, progress=False)
+    pd.testing.assert_frame_equal(run_study(study, [0], tmp_path, progress=False), first)
+
+
+def test_a_piece_that_cannot_be_identified_is_refused_before_anything_runs(tmp_path):
+    def study() -> Study:
+        return dataclasses.replace(small(), arms={"open": Recipe(OPSD(), Shown(iter(())))})
+
+    with pytest.raises(TypeError, match=r"arm\.view\.text cannot be identified"):
+        run_study(study, [0], tmp_path, progress=False)
+
+
+def test_leftovers_of_a_full_disk_stop_nothing_and_a_damaged_cell_is_named(tmp_path):
+    study = functools.partial(small, ("base",))
+    (tmp_path / "base.settings").write_text("")
+    (tmp_path / "base.0.77.partial").write_text("")
+    rows = run_study(study, [0], tmp_path, progress=False)
+    path = tmp_path / "base.0.parquet"
+    for damaged in (b"", path.read_bytes()[:-20]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"base\.0\.parquet is damaged .*delete the file"):
+            run_study(study, [0], tmp_path, progress=False)
+    rows.to_parquet(path)
+    with pytest.raises(ValueError, match="does not say with which settings"):
+        run_study(study, [0], tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(

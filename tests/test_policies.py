@@ -53,7 +53,7 @@ def test_the_fixed_teacher_stays_the_initial_policy_and_the_student_comes_back(a
     disturb(any_policy)
     teacher.update()
     student = logits(any_policy)
-    with teacher.weights():
+    with teacher.beside(any_policy):
         torch.testing.assert_close(logits(any_policy), initial, atol=1e-6, rtol=0)
     torch.testing.assert_close(logits(any_policy), student, atol=0, rtol=0)
     assert not torch.allclose(initial, student, atol=1e-2)
@@ -66,7 +66,7 @@ def test_a_fixed_teacher_without_an_adapter_or_with_a_trained_one_keeps_a_copy(p
     initial, teacher = logits(policy), fixed_teacher(policy)
     assert isinstance(teacher, AveragedTeacher) and not has_fresh_lora(policy)
     disturb(policy)
-    with teacher.weights():
+    with teacher.beside(policy):
         torch.testing.assert_close(logits(policy), initial, atol=0, rtol=0)
 
 
@@ -81,7 +81,7 @@ def test_an_exception_inside_the_teachers_block_gives_the_student_back(any_polic
     teacher = build(any_policy)
     disturb(any_policy)
     student = logits(any_policy)
-    with pytest.raises(KeyboardInterrupt), teacher.weights():
+    with pytest.raises(KeyboardInterrupt), teacher.beside(any_policy):
         raise KeyboardInterrupt
     torch.testing.assert_close(logits(any_policy), student, atol=0, rtol=0)
 
@@ -126,7 +126,7 @@ def test_an_averaged_teachers_state_of_another_model_is_refused(policy):
 def test_the_live_teacher_is_the_student(policy):
     disturb(policy)
     student = logits(policy)
-    with live_teacher().weights():
+    with live_teacher().beside(policy):
         torch.testing.assert_close(logits(policy), student, atol=0, rtol=0)
 
 

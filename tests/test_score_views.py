@@ -11,10 +11,9 @@ from opsd_lab.contexts import ContextBuilder, answer_only, no_privilege, other_p
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.score_parts import described
 from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
-from opsd_lab.teachers import ema_teacher, fixed_teacher, live_teacher
+from opsd_lab.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.top_tokens import ARRAYS
 from tests.conftest import tiny_policy
 
@@ -125,8 +124,17 @@ def test_an_interrupted_scoring_goes_on_where_it_stopped_and_gives_the_same_tabl
         assert all(np.array_equal(getattr(resumed[name].top, a), getattr(table.top, a)) for a in ARRAYS)
 
 
-@pytest.mark.parametrize("change", ["weights", "objective", "rollouts", "top_k", "view"])
-def test_parts_of_another_scoring_are_refused(policy, views, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("weights", "the student's adapter"),
+        ("objective", r"objective\.divergence \(forward_kl there, reverse_kl here\)"),
+        ("rollouts", "rollouts"),
+        ("top_k", r"top_k \(0 there, 2 here\)"),
+        ("view", "view 'answer'"),
+    ],
+)
+def test_parts_of_another_scoring_are_refused_and_what_differs_is_named(policy, views, tmp_path, change, told):
     views = {"reference": views["reference"][:2]}
     score_views(policy, live_teacher(), OPSD(), views, parts=tmp_path)
     objective, top_k = OPSD(), 0
@@ -142,13 +150,46 @@ def test_parts_of_another_scoring_are_refused(policy, views, tmp_path, change):
             top_k = 2
         case "view":
             views = {"answer": views["reference"]}
-    with pytest.raises(ValueError, match="parts of another scoring"):
+    with pytest.raises(ValueError, match=f"parts of another scoring: .*{told}"):
         score_views(policy, live_teacher(), objective, views, top_k=top_k, parts=tmp_path)
 
 
-def test_equal_objectives_are_described_equally_and_different_ones_differently():
-    assert described(OPSD()) == described(OPSD()) != described(OPSD(temperature=2.0))
-    assert "0x" not in described(OPSD(reverse_kl))
+def test_parts_of_another_teacher_of_the_same_kind_are_refused(policy, views, tmp_path):
+    views = {"none": views["none"][:2]}
+    score_views(policy, OtherTeacher(tiny_policy(seed=5), policy), OPSD(), views, parts=tmp_path)
+    known = score_views(policy, OtherTeacher(tiny_policy(seed=5), policy), OPSD(), views, parts=tmp_path)
+    assert len(known["none"]), "the same weights, loaded anew, are the same teacher"
+    with pytest.raises(ValueError, match="parts of another scoring: the teacher's weights;"):
+        score_views(policy, OtherTeacher(tiny_policy(seed=6), policy), OPSD(), views, parts=tmp_path)
+
+
+def test_a_note_that_a_full_disk_cut_short_stops_nothing_until_a_part_stands_beside_it(policy, views, tmp_path):
+    views = {"none": views["none"][:2]}
+    (tmp_path / "scoring.json").write_text("")
+    score_views(policy, live_teacher(), OPSD(), views, parts=tmp_path)
+    (tmp_path / "scoring.json").write_text("{")
+    with pytest.raises(ValueError, match=r"scoring\.json cannot be read"):
+        score_views(policy, live_teacher(), OPSD(), views, parts=tmp_path)
+
+
+def test_a_damaged_part_is_named(policy, views, tmp_path):
+    views = {"none": views["none"][:2]}
+    score_views(policy, live_teacher(), OPSD(), views, parts=tmp_path)
+    path = tmp_path / "part-000000.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"part-000000\.safetensors is damaged .*; delete it"):
+        score_views(policy, live_teacher(), OPSD(), views, parts=tmp_path)
+
+
+def test_parts_of_an_objective_that_cannot_be_identified_are_refused_before_any_work(policy, views, tmp_path):
+    class Holding(OPSD):
+        pass
+
+    objective = Holding()
+    object.__setattr__(objective, "log", (i for i in ()))
+    with pytest.raises(TypeError, match=r"objective\.log cannot be identified: .*generator"):
+        score_views(policy, live_teacher(), objective, {"none": views["none"][:2]}, parts=tmp_path)
+    assert not list(tmp_path.glob("part-*"))
 
 
 def test_views_of_other_completions_are_refused_and_the_place_is_named(policy, views):
@@ -195,7 +236,7 @@ def test_a_policy_without_a_lora_is_scored_without_holding_all_logits(problems, 
     examples = build_examples(contexts, problems, rollouts_of(plain, contexts, problems))
     batch = build_batch(examples, plain.pad_id)
     teacher = ema_teacher(plain, 0.5)
-    with torch.inference_mode(), teacher.weights():
+    with torch.inference_mode(), teacher.beside(plain):
         states = score_completions(plain, batch.student_ids, batch.student_starts, batch.completion_mask)
         before = states.logits()
     assert states.hidden.shape == (len(batch.tokens), plain.causal_lm.config.hidden_size)

@@ -256,17 +256,6 @@ def test_resuming_from_a_checkpoint_is_exact(tmp_path, teacher):
     assert all(torch.equal(a, second.teacher.state()[n]) for n, a in whole.teacher.state().items())
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    trainer = build()
-    run(trainer, 1)
-    save_checkpoint(trainer, tmp_path / "c.safetensors")
-    with pytest.raises(ValueError, match=r"other training parameters: seed = 0"):
-        load_checkpoint(build(params=dataclasses.replace(PARAMS, seed=9)), tmp_path / "c.safetensors")
-    with pytest.raises(ValueError, match="other trainable parameters"):
-        load_checkpoint(build(add_lora(tiny_policy(), rank=4, alpha=8, targets=["q_proj"])), tmp_path / "c.safetensors")
-    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
-
-
 def test_full_training_without_a_lora_keeps_the_initial_policy_as_teacher():
     trainer = build(tiny_policy(), params=dataclasses.replace(PARAMS, learning_rate=1e-3))
     records = run(trainer, 3)

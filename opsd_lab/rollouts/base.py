@@ -86,7 +86,9 @@ class Rollout:
 
 
 class Sampler(Protocol):
-    """Anything that continues prompts."""
+    """Anything that continues prompts; `policy` is whose weights it has, as `update` set it."""
+
+    policy: "Policy"
 
     def sample(self, prompts: list[list[int]], params: SamplingParams) -> list[Rollout]:
         """Return `params.n` rollouts for each prompt, prompt by prompt, with `problem_id` left empty."""
