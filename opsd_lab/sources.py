@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.contexts import ContextPair
+from opsd_lab.interrupts import interruptible
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.teachers import Teacher
@@ -60,7 +61,7 @@ class TeacherWrites:
         self, sampler: Sampler, teacher: Teacher, problems: Sequence[Problem], pairs: Sequence[ContextPair], params: SamplingParams
     ) -> list[Rollout]:
         """Return the teacher's samples, put behind the student's prompts."""
-        with teacher.weights():
+        with teacher.weights(), interruptible():  # an engine waits long; what holds Ctrl-C back for a reason does so again inside
             rollouts = (self.sampler or sampler).sample([list(pair.teacher_ids) for pair in pairs], params)
         owners = [pair for pair in pairs for _ in range(params.n)]
         return [replace(rollout, prompt_ids=pair.student_ids) for rollout, pair in zip(rollouts, owners, strict=True)]

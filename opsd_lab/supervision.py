@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
 from opsd_lab.contexts import ContextBuilder
+from opsd_lab.interrupts import deferred_interrupts, interruption_point
 from opsd_lab.objectives import Objective, build_table
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
@@ -66,6 +67,7 @@ def score_rollouts(
     return score_views(policy, teacher, objective, {name: examples}, **options)[name]
 
 
+@deferred_interrupts()
 @torch.inference_mode()
 def score_views(
     policy: Policy,
@@ -100,6 +102,7 @@ def score_views(
     total = sum(example.scored for example in examples)
     with tqdm(total=total, desc="scoring", unit="token", unit_scale=True, leave=False, disable=not progress) as bar:
         for number, group in enumerate(groups):
+            interruption_point()
             of_views = kept.load(number) if kept else None
             if of_views is None:
                 batches = {name: build_batch([of_view[i] for i in group], policy.pad_id) for name, of_view in views.items()}

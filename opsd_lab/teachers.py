@@ -11,7 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy, has_fresh_lora
+from opsd_lab.weight_swaps import swapped
 
 
 class Teacher(Protocol):
@@ -76,7 +78,7 @@ class AdapterOffTeacher(LiveTeacher):
     @contextmanager
     def weights(self) -> Iterator[None]:
         """Switch the LoRA off inside the block."""
-        with self._model.disable_adapter():
+        with deferred_interrupts(), self._model.disable_adapter():  # which peft does layer by layer
             yield
 
 
@@ -119,14 +121,8 @@ class AveragedTeacher(LiveTeacher):
     @contextmanager
     def weights(self) -> Iterator[None]:
         """Put the average in place of the student's parameters inside the block."""
-        kept = {name: p.data for name, p in self._student.items()}
-        try:
-            for name, p in self._student.items():
-                p.data = self._average[name].to(p.dtype)
+        with swapped(self._student, {n: self._average[n].to(p.dtype) for n, p in self._student.items()}):
             yield
-        finally:
-            for name, p in self._student.items():
-                p.data = kept[name]
 
     @torch.no_grad()
     def update(self) -> None:

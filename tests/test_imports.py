@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom: a module may import from its own layer and from those above it. A package stands for its submodules as well,
 # unless they have a line of their own.
 LAYERS = [
+    {"interrupts", "weight_swaps"},
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
     {"rollouts.base"},
@@ -34,8 +35,9 @@ LAYERS = [
     {"table_files"},
     {"objectives"},
     {"baselines"},
-    {"ledger", "interrupts"},
+    {"ledger"},
     {"records"},
+    {"gradients"},
     {"trainer"},
     {"checkpoints"},
     {"limited_process"},
