@@ -120,3 +120,6 @@ def mixed_groups(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:
     lowest = {group: rewards[groups == group].min() for group in np.unique(groups)}
     highest = {group: rewards[groups == group].max() for group in np.unique(groups)}
     return np.array([lowest[group] < highest[group] for group in groups], dtype=bool)
+
+
+mixed_groups.needs_groups = True  # one rollout alone never differs

@@ -16,12 +16,16 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from opsd_lab.batching import Example, padding_share
+from opsd_lab.clipping import COSINE, ClipMeasured, mean_cosine, warn_of_clip
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.costs import CostModel
 from opsd_lab.gradients import REMEDY, Gradients, NonFiniteError, StepBatch
 from opsd_lab.interrupts import deferred_interrupts, interrupt_again, interruptible
+from opsd_lab.judging import judged, let_through
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
+from opsd_lab.options import whole
+from opsd_lab.pieces import check_pieces
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.records import Columns, StepRecord, TrainingParams, step_metrics
@@ -38,6 +42,7 @@ class _Drawn(NamedTuple):
     number: int
     rollouts: list[Rollout]
     rewards: list[float] | None
+    kept: list[bool]
     examples: list[Example]
     watch: Stopwatch
 
@@ -52,8 +57,9 @@ class Trainer:
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
 
     Raises:
-        ValueError: for no problems, a problem without what the view shows, prompts that do not fit the model's context, or pieces
-            that do not go together; a batch of fewer problems than there are processes.
+        TypeError: for a piece of another kind than its argument's.
+        ValueError: for no problems, a problem without what the view shows, prompts that do not fit the model's context, a policy
+            of which nothing trains, or pieces that do not go together; a batch of fewer problems than there are processes.
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
 
@@ -72,20 +78,15 @@ class Trainer:
         rewards: Rewards | None = None,
         gate: Gate | None = None,
     ) -> None:
-        if not problems:
-            raise ValueError("Trainer: there are no problems to train on")
-        check_head(policy)
         self.policy, self.sampler, self.sampling = policy, sampler, sampling
-        self.params = params or TrainingParams()
-        self.objective = objective or OPSD()
-        self.source, self.rewards, self.gate = source or StudentWrites(), rewards, gate
-        if rewards is None and (gate or self.objective.needs_rewards):
-            raise ValueError("Trainer: a gate, and an objective such as GRPO, need `rewards` to judge the rollouts")
-        if self.source.writer == "text" and (self.params.importance_cap or self.objective.needs_rewards):
-            raise ValueError("Trainer: given texts were not sampled, so there is no probability to correct or to reward them by")
-        self.teacher = teacher or fixed_teacher(policy)
+        self.params = TrainingParams() if params is None else params
+        self.objective = OPSD() if objective is None else objective
+        self.source, self.rewards, self.gate = StudentWrites() if source is None else source, rewards, gate
         self.problems = list(problems)
-        limit = policy.context_length - sampling.max_new_tokens
+        check_pieces(self, contexts, teacher)
+        check_head(policy)
+        self.teacher = fixed_teacher(policy) if teacher is None else teacher
+        limit = sampling.prompt_limit(policy.context_length)
         build = replace(contexts, max_tokens=min(limit, contexts.max_tokens or limit)).build
         self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=len(self.problems) < 2000)]
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
@@ -98,7 +99,7 @@ class Trainer:
             self.teacher_costs = CostModel.of(self.teacher.policy_beside(policy))
         self.step = 0
         self.ledger = Ledger()
-        self._sampler_is_behind = False
+        self._sampler_is_behind = self._warned_of_clip = False
 
     def train(self, steps: int, *, progress: bool = True) -> Iterator[StepRecord]:
         """Take optimiser steps, yielding a record after each.
@@ -112,7 +113,11 @@ class Trainer:
             NonFiniteError: before the weights change; it names the step, the problems and the remedies. Where it is met in a later
                 one of several passes, the step counts with the passes before it and its record is yielded first.
             RuntimeError: when no rollout of a step is left to train on.
+            TypeError, ValueError: for a number of steps that is none; for what rewards or a gate return, see `opsd_lab.judging`.
         """
+        return self._steps(whole("train: steps", steps, least=0), progress)
+
+    def _steps(self, steps: int, progress: bool) -> Iterator[StepRecord]:
         with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
             for _ in range(steps):
                 record = late = None
@@ -138,35 +143,31 @@ class Trainer:
                 if late is not None:
                     raise late
 
-    def _draw(self, number: int) -> "_Drawn":
+    def _draw(self, number: int) -> _Drawn:
         """Get a step's rollouts and judge them; nothing of the trainer's changes."""
-        if self._sampler_is_behind:
-            self._update_sampler()
+        if self._sampler_is_behind and (error := self._update_sampler()):
+            raise error
         watch = Stopwatch()
         with watch.phase("generate"):
             sampled = self._sample(number)
-            rewards = self._judge(sampled)
-        rollouts, examples = [r for _, r in sampled], self._examples(sampled, rewards)
-        return _Drawn(number, rollouts, rewards, examples, watch)
+            rollouts, owners = [r for _, r in sampled], [i for i, _ in sampled]
+            rewards = None if self.rewards is None else judged(self.rewards, rollouts, [self.problems[i] for i in owners])
+            kept = let_through(self.gate, rewards, owners)
+        return _Drawn(number, rollouts, rewards, kept, self._examples(sampled, rewards, kept), watch)
 
-    def _learn(self, drawn: "_Drawn") -> tuple[StepRecord, BaseException | None]:
+    def _learn(self, drawn: _Drawn) -> tuple[StepRecord, BaseException | None]:
         """Take the step; return its record, and what went wrong once the weights had changed."""
         number, watch = drawn.number, drawn.watch
         batch = StepBatch.of(number, drawn.examples, self.params, self.policy.device)
         total = self._sum_over_processes(batch.total)
         cost = self._cost_of_writing(drawn.rollouts)
         if total == 0:
-            return self._idle_step(drawn, cost), None
+            return self._idle_step(drawn, batch, cost), None
         seen, norm = self._gradient(batch, total, watch)  # of the first pass, which sees the sampler's weights
         # Another process may have rollouts where this one has none left.
         loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total if batch.examples else 0.0)
-        metrics = step_metrics(drawn.rollouts, batch.examples, seen, on_policy=self.source.writer == "student") | {
-            **({} if drawn.rewards is None else {"reward": sum(drawn.rewards) / len(drawn.rewards)}),
-            "padding": padding_share(batch.examples, batch.groups),
-            "grad_norm": norm,
-            "learning_rate": self._learning_rate(number),
-        }
-        table = build_table(batch.examples, seen, self.policy.tokenizer)
+        metrics = self._metrics(drawn, batch, seen, norm)
+        table = build_table(batch.examples, {n: c for n, c in seen.items() if n != COSINE}, self.policy.tokenizer)
         with deferred_interrupts(points=False):
             failure = None
             for passed in range(self.params.passes):
@@ -185,22 +186,37 @@ class Trainer:
             self._count(cost, watch)
         return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples)), failure
 
-    def _idle_step(self, drawn: "_Drawn", cost: Ledger) -> StepRecord:
+    def _idle_step(self, drawn: _Drawn, batch: StepBatch, cost: Ledger) -> StepRecord:
         """Count a step in which the gate let no rollout through: the weights stay, and there is no loss."""
-        if self.gate is None:
+        if self._sum_over_processes(float(sum(drawn.kept))):
+            let = "every rollout" if self.gate is None else "every rollout that the gate let through"
             raise RuntimeError(
-                f"step {drawn.number}: every rollout was cut at {self.sampling.max_new_tokens} tokens and dropped; raise "
-                "max_new_tokens or keep truncated rollouts"
+                f"step {drawn.number}: {let} was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
+                "keep truncated rollouts"
             )
         self.step = drawn.number
         self._count(cost, drawn.watch)
-        metrics = {"reward": sum(drawn.rewards) / len(drawn.rewards), "dropped": float(len(drawn.rollouts)), "grad_norm": 0.0}
+        metrics = self._metrics(drawn, batch, {}, 0.0)
         return StepRecord(drawn.number, math.nan, metrics, self.ledger, TokenTable.empty(), ())
+
+    def _metrics(self, drawn: _Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
+        """Return a step's numbers; each step of a run has the same names."""
+        metrics = step_metrics(drawn.rollouts, batch.examples, columns, on_policy=self.source.writer == "student")
+        if drawn.rewards is not None:
+            metrics["reward"] = sum(drawn.rewards) / len(drawn.rewards)
+        if self.params.measure_clip:
+            metrics[COSINE] = mean_cosine(columns)
+            if metrics[COSINE] < 0 and not self._warned_of_clip:
+                self._warned_of_clip = True
+                warn_of_clip(metrics[COSINE], self.objective.pointwise_clip)
+        padding = padding_share(batch.examples, batch.groups) if batch.examples else math.nan
+        return metrics | {"padding": padding, "grad_norm": norm, "learning_rate": self._learning_rate(drawn.number)}
 
     def _gradient(self, batch: StepBatch, total: float, watch: Stopwatch) -> tuple[Columns, float]:
         """Put the step's clipped gradient in place; return the tokens' columns and the gradient's norm before it was clipped."""
         self.optimizer.zero_grad(set_to_none=True)
-        columns = Gradients(self.policy, self.teacher, self.objective, self.params.importance_cap).add(batch, total, watch)
+        objective = ClipMeasured(self.objective) if self.params.measure_clip else self.objective
+        columns = Gradients(self.policy, self.teacher, objective, self.params.importance_cap).add(batch, total, watch)
         with watch.phase("train"):
             for p in self.trainable:
                 if p.grad is None:  # this process had no rollout, or the parameter was not used
@@ -228,19 +244,11 @@ class Trainer:
         self._sampler_is_behind = False
         return None
 
-    def _problems_of_step(self, number: int) -> list[int]:
-        """Return the indices of a step's problems: seeded shuffles of the whole list, one after the other, cut into batches."""
-        size, chosen = len(self.problems), []
-        start = (number - 1) * self.params.batch_size
-        while len(chosen) < self.params.batch_size:
-            epoch, offset = divmod(start + len(chosen), size)
-            order = np.random.default_rng([self.params.seed, epoch]).permutation(size)
-            chosen += order[offset : offset + self.params.batch_size - len(chosen)].tolist()
-        return chosen
-
     def _sample(self, number: int) -> list[tuple[int, Rollout]]:
         """Return this process's rollouts of a step, each with the index of its problem."""
-        mine = self._problems_of_step(number)[self.accelerator.process_index :: self.accelerator.num_processes]
+        mine = self.params.problems_of_step(number, len(self.problems))[
+            self.accelerator.process_index :: self.accelerator.num_processes
+        ]
         seed = int(np.random.SeedSequence([self.params.seed, number]).generate_state(1)[0])
         problems, pairs = [self.problems[i] for i in mine], [self.pairs[i] for i in mine]
         rollouts = self.source.write(self.sampler, self.teacher, problems, pairs, replace(self.sampling, seed=seed))
@@ -248,14 +256,8 @@ class Trainer:
         owners = [i for i in mine for _ in range(each)]
         return [(i, replace(r, problem_id=self.problems[i].id)) for i, r in zip(owners, rollouts, strict=True)]
 
-    def _judge(self, sampled: list[tuple[int, Rollout]]) -> list[float] | None:
-        if self.rewards is None:
-            return None
-        return self.rewards([rollout for _, rollout in sampled], [self.problems[i] for i, _ in sampled])
-
-    def _examples(self, rollouts: list[tuple[int, Rollout]], rewards: list[float] | None) -> list[Example]:
+    def _examples(self, rollouts: list[tuple[int, Rollout]], rewards: list[float] | None, kept: list[bool]) -> list[Example]:
         owners, examples = [index for index, _ in rollouts], []
-        kept = [True] * len(rollouts) if self.gate is None else self.gate(np.array(rewards), np.array(owners)).tolist()
         advantages = [0.0] * len(rollouts) if rewards is None else self.objective.advantages(rewards, owners)
         for (index, rollout), keep, advantage in zip(rollouts, kept, advantages, strict=True):
             scored = len(rollout.completion_ids) if keep else 0

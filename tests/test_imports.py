@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom: a module may import from its own layer and from those above it. A package stands for its submodules as well,
 # unless they have a line of their own.
 LAYERS = [
-    {"interrupts", "weight_swaps"},
+    {"interrupts", "weight_swaps", "options"},
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
     {"rollouts.base"},
@@ -37,7 +37,9 @@ LAYERS = [
     {"baselines"},
     {"ledger"},
     {"records"},
-    {"gradients"},
+    {"gradients", "judging"},
+    {"clipping"},
+    {"pieces"},
     {"trainer"},
     {"checkpoints"},
     {"limited_process"},
