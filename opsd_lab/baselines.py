@@ -12,6 +12,7 @@ import torch
 
 from opsd_lab.divergences import LossTerms, Side, Tokens, through_token
 from opsd_lab.objectives import Objective
+from opsd_lab.options import flag, real
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class GRPO(Objective):
     1e-4, or not divided with `scale` false (arXiv 2503.20783). With r = p_student(y) / p_sampler(y) the loss is
     -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl * k3, where k3 = exp(d) - d - 1, d = log p_reference(y) - log p_student(y),
     estimates the KL from the reference policy, which is the teacher: show it nothing (`no_privilege`). The divergence recorded is k3,
-    the clipped part what the clip took off the reward's term.
+    the clipped part what the clip took off the reward's term. Both probabilities of r are those at temperature 1, so rollouts
+    must be drawn from that distribution, whole.
 
     Raises:
+        TypeError: for an option of another kind.
         ValueError: for a clip that is not positive or a negative kl.
     """
 
@@ -47,11 +50,15 @@ class GRPO(Objective):
     kl: float = 0.0
     scale: bool = True
 
-    needs_rewards = True
+    needs_rewards = needs_groups = needs_sampled_logprobs = True
 
     def __post_init__(self) -> None:
+        for name in ("clip_low", "clip_high"):
+            real(f"GRPO: {name}", getattr(self, name), finite=False)
+        real("GRPO: kl", self.kl)
         if self.clip_low <= 0 or self.clip_high <= 0 or self.kl < 0:
             raise ValueError(f"GRPO: clips must be positive and kl not negative, not {self.clip_low}, {self.clip_high}, {self.kl}")
+        flag("GRPO: scale", self.scale)
 
     @property
     def needs_teacher(self) -> bool:

@@ -13,6 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from opsd_lab import embedded
+from opsd_lab.interrupts import deferred_interrupts
+from opsd_lab.weight_swaps import swapped
 
 LORA_TARGETS = "all-linear"
 
@@ -136,18 +138,19 @@ def folded_lora(policy: Policy, *, transposed: bool = False) -> Iterator[None]:
     if not (layers := _foldable_layers(policy)):
         yield
         return
-    weights = [layer.get_base_layer().weight for layer in layers]
-    kept = [weight.data for weight in weights]
-    try:
+    weights = {str(number): layer.get_base_layer().weight for number, layer in enumerate(layers)}
+    with deferred_interrupts():
         with torch.no_grad():
-            for layer, weight in zip(layers, weights, strict=True):
-                folded = weight.new_empty(weight.shape[::-1]).T if transposed else torch.empty_like(weight)
-                weight.data = torch.add(weight.data, layer.get_delta_weight("default"), out=folded)
-        with policy.model.disable_adapter():
+            folded = {
+                name: torch.add(
+                    weight,
+                    layer.get_delta_weight("default"),
+                    out=weight.new_empty(weight.shape[::-1]).T if transposed else torch.empty_like(weight),
+                )
+                for layer, (name, weight) in zip(layers, weights.items(), strict=True)
+            }
+        with swapped(weights, folded), policy.model.disable_adapter():
             yield
-    finally:
-        for weight, data in zip(weights, kept, strict=True):
-            weight.data = data
 
 
 def can_fold_lora(policy: Policy) -> bool:

@@ -1,10 +1,12 @@
 """Methods as compositions: who writes, what the teacher sees, whose weights teach, what the signal is, which rollouts count."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, no_privilege
 from opsd_lab.objectives import OPSD, Objective
+from opsd_lab.options import instance, whole
+from opsd_lab.pieces import check_groups
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.records import TrainingParams
@@ -39,6 +41,10 @@ class Recipe:
 
     `n` rollouts are drawn per problem. `problems` may change or choose the training problems, with the initial policy at hand. What
     `sampling` and `training` name replaces what the study sets for all arms.
+
+    Raises:
+        TypeError, ValueError: for an objective or `n` of another kind, one rollout a problem where rollouts are compared with each
+            other, or names that are none of `SamplingParams` and `TrainingParams`.
     """
 
     objective: Objective = field(default_factory=OPSD)
@@ -50,6 +56,15 @@ class Recipe:
     problems: Callable[[Policy, Sequence[Problem]], list[Problem]] = as_they_are
     sampling: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole("Recipe: n", self.n, least=1)
+        instance("Recipe: objective", self.objective, Objective, "write OPSD(forward_kl), say, not OPSD or forward_kl")
+        check_groups(self.objective, self.gate, self.n, "n")
+        for name, kind, settled in (("sampling", SamplingParams, {"n", "seed"}), ("training", TrainingParams, {"batch_size"})):
+            known = {f.name for f in fields(kind)} - settled
+            if unknown := sorted(getattr(self, name).keys() - known):
+                raise ValueError(f"Recipe: {name} takes {', '.join(sorted(known))}, not {', '.join(unknown)}")
 
     def trainer(
         self,

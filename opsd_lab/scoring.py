@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy
 
 
@@ -171,6 +172,7 @@ def score_completions(
     return CompletionStates(hidden[rows, positions][completion_mask], head if torch.is_grad_enabled() else head.kept())
 
 
+@deferred_interrupts()
 @torch.inference_mode()
 def check_head(policy: Policy) -> None:
     """Compare trunk plus head with the model's own logits on a few tokens.

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.contexts import ContextPair, given_tokens, turn_ends
 from opsd_lab.contexts.control import ControlTokens
+from opsd_lab.interrupts import interruptible
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
@@ -93,7 +94,8 @@ class TeacherWrites:
                     _check_handover(writer, before, policy)
                     handed = True
                     writer.update(policy)
-                rollouts = writer.sample([list(pair.teacher_ids) for pair in pairs], params)
+                with interruptible():  # an engine waits long; what holds Ctrl-C back for a reason does so again inside
+                    rollouts = writer.sample([list(pair.teacher_ids) for pair in pairs], params)
         finally:
             if handed:  # outside the teacher's block, where the student's weights are in place again
                 writer.update(before)
@@ -203,3 +205,6 @@ def mixed_groups(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:
     lowest = {group: rewards[groups == group].min() for group in np.unique(groups)}
     highest = {group: rewards[groups == group].max() for group in np.unique(groups)}
     return np.array([lowest[group] < highest[group] for group in groups], dtype=bool)
+
+
+mixed_groups.needs_groups = True  # one rollout alone never differs

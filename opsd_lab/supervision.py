@@ -10,12 +10,13 @@ from tqdm.auto import tqdm
 
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
 from opsd_lab.contexts import ContextBuilder, given_tokens
+from opsd_lab.interrupts import deferred_interrupts, interruption_point
 from opsd_lab.objectives import Objective, build_table
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem, check_unique
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.score_parts import ScoreParts, fingerprint
-from opsd_lab.scoring import score_completions
+from opsd_lab.scoring import LogitHead, score_completions
 from opsd_lab.teacher_checks import check_lengths, check_teacher
 from opsd_lab.teachers import Teacher, live_teacher
 from opsd_lab.token_table import TokenTable
@@ -76,6 +77,7 @@ def score_rollouts(
     return score_views(policy, teacher, objective, {name: examples}, **options)[name]
 
 
+@deferred_interrupts()
 @torch.inference_mode()
 def score_views(
     policy: Policy,
@@ -109,13 +111,15 @@ def score_views(
     groups = micro_batches(widest, token_budget)
     kept = ScoreParts(parts, fingerprint(policy, teacher, student, objective, views, (top_k, token_budget))) if parts else None
     columns: list[dict[str, Columns]] = []
+    head = LogitHead.of(policy)  # one for all micro-batches: it keeps the float32 copy of a frozen weight
     total = sum(example.scored for example in examples)
     with tqdm(total=total, desc="scoring", unit="token", unit_scale=True, leave=False, disable=not progress) as bar:
         for number, group in enumerate(groups):
+            interruption_point()
             of_views = kept.load(number) if kept else None
             if of_views is None:
                 batches = {name: build_batch([of_view[i] for i in group], policy.pad_id) for name, of_view in views.items()}
-                of_views = _score_batch(policy, teacher, student, objective, batches, top_k)
+                of_views = _score_batch(policy, teacher, student, objective, batches, top_k, head)
                 if kept:
                     kept.save(number, of_views)
             columns.append(of_views)
@@ -162,16 +166,24 @@ def _check_sides(policy: Policy, teacher: Teacher, student: Teacher, views: Mapp
 
 
 def _score_batch(
-    policy: Policy, teacher: Teacher, student: Teacher, objective: Objective, batches: Mapping[str, DistillBatch], top_k: int
+    policy: Policy,
+    teacher: Teacher,
+    student: Teacher,
+    objective: Objective,
+    batches: Mapping[str, DistillBatch],
+    top_k: int,
+    head: LogitHead,
 ) -> dict[str, Columns]:
     batches = {name: batch.to(policy.device) for name, batch in batches.items()}
     taught = {}
     with teacher.beside(policy) as theirs:
         for name, batch in batches.items():
-            taught[name] = score_completions(theirs, batch.teacher_ids, batch.teacher_starts, batch.completion_mask)
+            kept = head if theirs is policy else None
+            taught[name] = score_completions(theirs, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, kept)
     batch = next(iter(batches.values()))
     with student.beside(policy) as ours:
-        written = score_completions(ours, batch.student_ids, batch.student_starts, batch.completion_mask)
+        kept = head if ours is policy else None
+        written = score_completions(ours, batch.student_ids, batch.student_starts, batch.completion_mask, kept)
     found = objective.columns(written, taught, batch.tokens, top_k)
     return {name: {key: values.cpu() for key, values in columns.items()} for name, columns in found.items()}
 

@@ -11,8 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy, has_fresh_lora
 from opsd_lab.teacher_checks import check_teacher, shares_weights
+from opsd_lab.weight_swaps import swapped
 
 
 class Teacher(Protocol):
@@ -78,7 +80,7 @@ class AdapterOffTeacher(LiveTeacher):
         """
         if student.model is not self._model:
             raise _made_of_another(student)
-        with self._model.disable_adapter():
+        with deferred_interrupts(), self._model.disable_adapter():  # which peft does layer by layer
             yield student
 
 
@@ -130,14 +132,8 @@ class AveragedTeacher(LiveTeacher):
         present = dict(student.model.named_parameters())
         if any(present.get(name) is not p for name, p in self._student.items()):
             raise _made_of_another(student)
-        kept = {name: p.data for name, p in self._student.items()}
-        try:
-            for name, p in self._student.items():
-                p.data = self._average[name].to(p.dtype)
+        with swapped(self._student, {n: self._average[n].to(p.dtype) for n, p in self._student.items()}):
             yield student
-        finally:
-            for name, p in self._student.items():
-                p.data = kept[name]
 
     @torch.no_grad()
     def update(self) -> None:

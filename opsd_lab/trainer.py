@@ -8,38 +8,45 @@ log, save or stop at any step.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches, padding_share
+from opsd_lab.batching import Example, padding_share
+from opsd_lab.clipping import COSINE, ClipMeasured, mean_cosine, warn_of_clip
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.costs import CostModel
 from opsd_lab.digest_leaves import tensor_digest
-from opsd_lab.divergences import Tokens
-from opsd_lab.interrupts import uninterrupted
+from opsd_lab.gradients import REMEDY, Gradients, NonFiniteError, StepBatch
+from opsd_lab.interrupts import deferred_interrupts, interrupt_again, interruptible
+from opsd_lab.judging import judged, let_through
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
+from opsd_lab.options import whole
+from opsd_lab.pieces import check_pieces
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem, check_unique
-from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, sampled_logprobs, step_metrics
+from opsd_lab.records import Columns, StepRecord, TrainingParams, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
-from opsd_lab.scoring import CompletionStates, LogitHead, check_head, score_completions
+from opsd_lab.scoring import check_head
 from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
 from opsd_lab.teacher_checks import check_lengths, check_teacher
 from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.token_table import TokenTable
 
-REMEDY = (
-    "the weights are those of the step before. Lower the learning rate, or look at these problems' texts and their log-probabilities"
-)
 
+class _Drawn(NamedTuple):
+    """A step before it is taken: its rollouts, their rewards, and those that are trained on."""
 
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient that is no number; the weights are those of the last good step."""
+    number: int
+    rollouts: list[Rollout]
+    rewards: list[float] | None
+    kept: list[bool]
+    examples: list[Example]
+    watch: Stopwatch
 
 
 class Trainer:
@@ -52,9 +59,10 @@ class Trainer:
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
 
     Raises:
+        TypeError: for a piece of another kind than its argument's.
         ValueError: for no problems, two with one id, one without what the view shows, a prompt that with its completion exceeds the
-            context of the policy that reads it, a teacher that does not fit the student, or other pieces that do not go together; a
-            batch of fewer problems than there are processes.
+            context of the policy that reads it, a policy of which nothing trains, a teacher that does not fit the student, or other
+            pieces that do not go together; a batch of fewer problems than there are processes.
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
 
@@ -73,20 +81,16 @@ class Trainer:
         rewards: Rewards | None = None,
         gate: Gate | None = None,
     ) -> None:
-        if not problems:
-            raise ValueError("Trainer: there are no problems to train on")
-        check_head(policy)
         self.policy, self.sampler, self.sampling = policy, sampler, sampling
-        self.params = params or TrainingParams()
-        self.objective = objective or OPSD()
-        self.source, self.rewards, self.gate = source or StudentWrites(), rewards, gate
-        if rewards is None and (gate or self.objective.needs_rewards):
-            raise ValueError("Trainer: a gate, and an objective such as GRPO, need `rewards` to judge the rollouts")
-        if self.source.writer == "text" and (self.params.importance_cap or self.objective.needs_rewards):
-            raise ValueError("Trainer: given texts were not sampled, so there is no probability to correct or to reward them by")
-        self.teacher = teacher or fixed_teacher(policy)
+        self.params = TrainingParams() if params is None else params
+        self.objective = OPSD() if objective is None else objective
+        self.source, self.rewards, self.gate = StudentWrites() if source is None else source, rewards, gate
         self.problems = list(problems)
+        check_pieces(self, contexts, teacher)
         check_unique(self.problems)
+        check_head(policy)
+        sampling.prompt_limit(policy.context_length)
+        self.teacher = fixed_teacher(policy) if teacher is None else teacher
         build, few = contexts.build, len(self.problems) < 2000
         self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
         names, new = [f"problem {p.id!r}" for p in self.problems], sampling.max_new_tokens
@@ -105,95 +109,156 @@ class Trainer:
             self.teacher_costs = CostModel.of(theirs)
         self.step = 0
         self.ledger = Ledger()
+        self._sampler_is_behind = self._warned_of_clip = False
 
     def train(self, steps: int, *, progress: bool = True) -> Iterator[StepRecord]:
         """Take optimiser steps, yielding a record after each.
 
-        Interrupting (Ctrl-C, or leaving the loop) loses the step under way and nothing else: call `train` again to go on.
+        A step happens and its record is yielded, or it does not happen. Ctrl-C is held back while weights change: it ends the loop
+        at the next token that `HFSampler` writes, at the next micro-batch, or, from the first update of a step on, once whoever
+        iterates asks for more than that step's record (with several `passes`, that is the time of the passes). Call `train` again
+        to go on as if nothing had happened; so too after leaving the loop.
 
         Raises:
-            NonFiniteError: before the weights change; it names the step, the problems and the remedies.
+            NonFiniteError: before the weights change; it names the step, the problems and the remedies. Where it is met in a later
+                one of several passes, the step counts with the passes before it and its record is yielded first.
             RuntimeError: when no rollout of a step is left to train on.
+            TypeError, ValueError: for a number of steps that is none; for what rewards or a gate return, see `opsd_lab.judging`.
         """
+        return self._steps(whole("train: steps", steps, least=0), progress)
+
+    def _steps(self, steps: int, progress: bool) -> Iterator[StepRecord]:
         with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
             for _ in range(steps):
-                record = self._step()
-                bar.set_postfix(loss=f"{record.loss:.4f}")
-                bar.update()
-                yield record
+                record = late = None
+                try:
+                    drawn = self._draw(self.step + 1)
+                    with deferred_interrupts():
+                        record, late = self._learn(drawn)
+                        bar.set_postfix(loss=f"{record.loss:.4f}")
+                        bar.update()
+                except BaseException as error:
+                    if record is None:
+                        raise
+                    late = error
+                # No call stands between here and the yield, so that no interrupt can come between a step and its record.
+                try:
+                    yield record
+                except GeneratorExit:
+                    if isinstance(late, Exception):
+                        raise late from None
+                    if late is not None:  # a loop that was left would swallow it
+                        interrupt_again()
+                    raise
+                if late is not None:
+                    raise late
 
-    def _step(self) -> StepRecord:
-        number, watch = self.step + 1, Stopwatch()
+    def _draw(self, number: int) -> _Drawn:
+        """Get a step's rollouts and judge them; nothing of the trainer's changes."""
+        if self._sampler_is_behind and (error := self._update_sampler()):
+            raise error
+        watch = Stopwatch()
         with watch.phase("generate"):
             sampled = self._sample(number)
-            rewards = self._judge(sampled)
-        rollouts, examples = [r for _, r in sampled], self._examples(sampled, rewards)
-        weights = _token_weights(examples, self.params.normalisation)
-        total = self._sum_over_processes(float(sum(w.sum() for w in weights)))
-        cost = self._cost_of_writing(rollouts)
-        if total == 0:
-            return self._idle_step(number, rollouts, rewards, cost, watch)
-        groups = micro_batches(examples, self.params.token_budget or (1024 if self.policy.device.type == "cpu" else 16_384))
-        for passed in range(self.params.passes):
-            self.optimizer.zero_grad(set_to_none=True)
-            columns = self._accumulate(number, examples, groups, weights, total, watch)
-            with watch.phase("train"):
-                norm = self._update(number)
-            cost = cost.plus(self._cost_of_training(examples))
-            if passed == 0:  # the record shows the first pass, which saw the sampler's weights
-                seen, first_norm = columns, norm
-        # Another process may have rollouts where this one has none left.
-        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total if examples else 0.0)
-        self._count(cost, watch)
-        metrics = step_metrics(rollouts, examples, seen, on_policy=self.source.writer == "student") | {
-            **({} if rewards is None else {"reward": sum(rewards) / len(rewards)}),
-            "padding": padding_share(examples, groups),
-            "grad_norm": first_norm,
-            "learning_rate": self._learning_rate(number),
-        }
-        table = build_table(examples, seen, self.policy.tokenizer)
-        return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in examples))
+            rollouts, owners = [r for _, r in sampled], [i for i, _ in sampled]
+            rewards = None if self.rewards is None else judged(self.rewards, rollouts, [self.problems[i] for i in owners])
+            kept = let_through(self.gate, rewards, owners)
+        return _Drawn(number, rollouts, rewards, kept, self._examples(sampled, rewards, kept), watch)
 
-    def _idle_step(
-        self, number: int, rollouts: list[Rollout], rewards: list[float] | None, cost: Ledger, watch: Stopwatch
-    ) -> StepRecord:
+    def _learn(self, drawn: _Drawn) -> tuple[StepRecord, BaseException | None]:
+        """Take the step; return its record, and what went wrong once the weights had changed."""
+        number, watch = drawn.number, drawn.watch
+        batch = StepBatch.of(number, drawn.examples, self.params, self.policy.device)
+        total = self._sum_over_processes(batch.total)
+        cost = self._cost_of_writing(drawn.rollouts)
+        if total == 0:
+            return self._idle_step(drawn, batch, cost), None
+        seen, norm = self._gradient(batch, total, watch)  # of the first pass, which sees the sampler's weights
+        # Another process may have rollouts where this one has none left.
+        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total if batch.examples else 0.0)
+        metrics = self._metrics(drawn, batch, seen, norm)
+        table = build_table(batch.examples, {n: c for n, c in seen.items() if n != COSINE}, self.policy.tokenizer)
+        with deferred_interrupts(points=False):
+            failure = None
+            for passed in range(self.params.passes):
+                try:
+                    if passed:
+                        self._gradient(batch, total, watch)
+                except Exception as error:
+                    failure = error
+                    break
+                with watch.phase("train"):
+                    self._update(number)
+                cost = cost.plus(self._cost_of_training(batch.examples))
+            self.step = number
+            with watch.phase("train"):
+                failure = self._update_sampler() or failure
+            self._count(cost, watch)
+        return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples)), failure
+
+    def _idle_step(self, drawn: _Drawn, batch: StepBatch, cost: Ledger) -> StepRecord:
         """Count a step in which the gate let no rollout through: the weights stay, and there is no loss."""
-        whole = self._sum_over_processes(float(sum(not r.truncated for r in rollouts)))
-        if self.gate is None or (whole == 0 and self.params.truncated != "keep"):
+        if self._sum_over_processes(float(sum(drawn.kept))):
+            let = "every rollout" if self.gate is None else "every rollout that the gate let through"
             raise RuntimeError(
-                f"step {number}: every rollout was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
+                f"step {drawn.number}: {let} was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
                 "keep truncated rollouts"
             )
-        self.step = number
-        self._count(cost, watch)
-        metrics = {"reward": sum(rewards) / len(rewards), "dropped": float(len(rollouts)), "grad_norm": 0.0}
-        return StepRecord(number, math.nan, metrics, self.ledger, TokenTable.empty(), ())
+        self.step = drawn.number
+        self._count(cost, drawn.watch)
+        metrics = self._metrics(drawn, batch, {}, 0.0)
+        return StepRecord(drawn.number, math.nan, metrics, self.ledger, TokenTable.empty(), ())
 
-    def _accumulate(
-        self, number: int, examples: list[Example], groups: list[list[int]], weights: list[Tensor], total: float, watch: Stopwatch
-    ) -> Columns:
-        """Sum the whole step's gradient, micro-batch by micro-batch; return its columns in the order of the examples."""
-        head = LogitHead.of(self.policy)
-        columns = []
-        for group in groups:
-            chosen = [examples[i] for i in group]
-            columns.append(self._backward(chosen, [weights[i] for i in group], total, head, watch))
-            _check_finite(number, chosen, columns[-1])
-        return join_columns(groups, columns, examples)
+    def _metrics(self, drawn: _Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
+        """Return a step's numbers; each step of a run has the same names."""
+        metrics = step_metrics(drawn.rollouts, batch.examples, columns, on_policy=self.source.writer == "student")
+        if drawn.rewards is not None:
+            metrics["reward"] = sum(drawn.rewards) / len(drawn.rewards)
+        if self.params.measure_clip:
+            metrics[COSINE] = mean_cosine(columns)
+            if metrics[COSINE] < 0 and not self._warned_of_clip:
+                self._warned_of_clip = True
+                warn_of_clip(metrics[COSINE], self.objective.pointwise_clip)
+        padding = padding_share(batch.examples, batch.groups) if batch.examples else math.nan
+        return metrics | {"padding": padding, "grad_norm": norm, "learning_rate": self._learning_rate(drawn.number)}
 
-    def _problems_of_step(self, number: int) -> list[int]:
-        """Return the indices of a step's problems: seeded shuffles of the whole list, one after the other, cut into batches."""
-        size, chosen = len(self.problems), []
-        start = (number - 1) * self.params.batch_size
-        while len(chosen) < self.params.batch_size:
-            epoch, offset = divmod(start + len(chosen), size)
-            order = np.random.default_rng([self.params.seed, epoch]).permutation(size)
-            chosen += order[offset : offset + self.params.batch_size - len(chosen)].tolist()
-        return chosen
+    def _gradient(self, batch: StepBatch, total: float, watch: Stopwatch) -> tuple[Columns, float]:
+        """Put the step's clipped gradient in place; return the tokens' columns and the gradient's norm before it was clipped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        objective = ClipMeasured(self.objective) if self.params.measure_clip else self.objective
+        columns = Gradients(self.policy, self.teacher, objective, self.params.importance_cap).add(batch, total, watch)
+        with watch.phase("train"):
+            for p in self.trainable:
+                if p.grad is None:  # this process had no rollout, or the parameter was not used
+                    p.grad = torch.zeros_like(p)
+                p.grad = self.accelerator.reduce(p.grad, "sum")
+            norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, self.params.max_grad_norm))
+        if not math.isfinite(norm):
+            raise NonFiniteError(f"step {batch.number}: the gradient's norm is {norm}; {REMEDY}")
+        return columns, norm
+
+    def _update(self, number: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(number)
+        self.optimizer.step()
+        self.teacher.update()
+        self._sampler_is_behind = True
+
+    def _update_sampler(self) -> BaseException | None:
+        """Give the sampler the present weights; return what went wrong, after which the next step tries again."""
+        try:
+            with interruptible():  # an engine may wait long
+                self.sampler.update(self.policy)
+        except BaseException as error:
+            return error
+        self._sampler_is_behind = False
+        return None
 
     def _sample(self, number: int) -> list[tuple[int, Rollout]]:
         """Return this process's rollouts of a step, each with the index of its problem."""
-        mine = self._problems_of_step(number)[self.accelerator.process_index :: self.accelerator.num_processes]
+        mine = self.params.problems_of_step(number, len(self.problems))[
+            self.accelerator.process_index :: self.accelerator.num_processes
+        ]
         seed = int(np.random.SeedSequence([self.params.seed, number]).generate_state(1)[0])
         problems, pairs = [self.problems[i] for i in mine], [self.pairs[i] for i in mine]
         rollouts = self.source.write(self.sampler, self.teacher, problems, pairs, replace(self.sampling, seed=seed))
@@ -201,14 +266,8 @@ class Trainer:
         owners = [i for i in mine for _ in range(each)]
         return [(i, replace(r, problem_id=self.problems[i].id)) for i, r in zip(owners, rollouts, strict=True)]
 
-    def _judge(self, sampled: list[tuple[int, Rollout]]) -> list[float] | None:
-        if self.rewards is None:
-            return None
-        return self.rewards([rollout for _, rollout in sampled], [self.problems[i] for i, _ in sampled])
-
-    def _examples(self, rollouts: list[tuple[int, Rollout]], rewards: list[float] | None) -> list[Example]:
+    def _examples(self, rollouts: list[tuple[int, Rollout]], rewards: list[float] | None, kept: list[bool]) -> list[Example]:
         owners, examples = [index for index, _ in rollouts], []
-        kept = [True] * len(rollouts) if self.gate is None else self.gate(np.array(rewards), np.array(owners)).tolist()
         advantages = [0.0] * len(rollouts) if rewards is None else self.objective.advantages(rewards, owners)
         for (index, rollout), keep, advantage in zip(rollouts, kept, advantages, strict=True):
             scored = len(rollout.completion_ids) if keep else 0
@@ -240,45 +299,6 @@ class Trainer:
         seconds = {f"seconds_{phase}": value for phase, value in watch.seconds.items()}
         self.ledger = self.ledger.plus(Ledger(**(summed | seconds)))
 
-    def _backward(self, examples: list[Example], weights: list[Tensor], total: float, head: LogitHead, watch: Stopwatch) -> Columns:
-        """Add one micro-batch's share to the gradient; return its columns per token."""
-        batch = build_batch(examples, self.policy.pad_id).to(self.policy.device)
-        teacher = self._taught(batch, watch) if self.objective.needs_teacher else None
-        with watch.phase("train"):
-            student = score_completions(self.policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
-            sampled = sampled_logprobs(examples).to(self.policy.device)
-            advantage = torch.cat([torch.full((e.scored,), e.advantage, device=self.policy.device) for e in examples])
-            loss, columns = self.objective(student, teacher or student, Tokens(batch.tokens, advantage, sampled))
-            weight = torch.cat(weights).to(loss)
-            if self.params.importance_cap is not None:
-                ratio = (columns["student_logprob"] - sampled.to(weight)).exp()
-                weight = weight * ratio.clamp(max=self.params.importance_cap)
-            self.accelerator.backward((loss * weight).sum() / total)
-        return columns | {"weight": weight}
-
-    def _taught(self, batch: DistillBatch, watch: Stopwatch) -> CompletionStates:
-        """Return the teacher's states of a micro-batch."""
-        with watch.phase("score"), torch.inference_mode(), self.teacher.beside(self.policy) as theirs:
-            return score_completions(theirs, batch.teacher_ids, batch.teacher_starts, batch.completion_mask)
-
-    def _update(self, number: int) -> float:
-        """Take the optimiser step, unless the gradient is no number; return the gradient's norm before clipping."""
-        for p in self.trainable:
-            if p.grad is None:  # this process had no rollout, or the parameter was not used
-                p.grad = torch.zeros_like(p)
-            p.grad = self.accelerator.reduce(p.grad, "sum")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, self.params.max_grad_norm))
-        if not math.isfinite(norm):
-            raise NonFiniteError(f"step {number}: the gradient's norm is {norm}; {REMEDY}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(number)
-        with uninterrupted():
-            self.optimizer.step()
-            self.teacher.update()
-            self.sampler.update(self.policy)
-            self.step = number
-        return norm
-
     def _learning_rate(self, number: int) -> float:
         return self.params.learning_rate * min(1.0, number / (self.params.warmup_steps + 1))
 
@@ -286,18 +306,3 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return value
         return float(self.accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=self.policy.device), "sum"))
-
-
-def _check_finite(number: int, examples: list[Example], columns: Columns) -> None:
-    bad = (~columns["loss"].isfinite()).nonzero()[:, 0].tolist()
-    if bad:
-        owners = [e.rollout.problem_id for e in examples for _ in range(e.scored)]
-        names = sorted({owners[i] for i in bad})
-        raise NonFiniteError(
-            f"step {number}: {len(bad)} token losses are not finite, in the rollouts of problems {names[:5]}; {REMEDY}"
-        )
-
-
-def _token_weights(examples: list[Example], normalisation: Normalisation) -> list[Tensor]:
-    """Return each example's token weights [scored]: 1, or 1 over its length, so that every rollout weighs the same."""
-    return [torch.full((e.scored,), 1.0 if normalisation == "token" else 1.0 / e.scored) for e in examples]

@@ -105,3 +105,6 @@ def test_bad_options_and_missing_numbers_are_named():
     _, _, (ours, theirs), tokens = case()
     with pytest.raises(ValueError, match="advantage"):
         GRPO()(ours, theirs, tokens.ids)
+    for options, word in (({"clip_low": "0.2"}, "clip_low"), ({"kl": float("nan")}, "kl"), ({"scale": 1}, "scale")):
+        with pytest.raises((TypeError, ValueError), match=f"GRPO: {word}"):
+            GRPO(**options)

@@ -1,11 +1,14 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
+from opsd_lab.divergences import Side, Tokens, divergence_terms, forward_kl, jsd, reverse_kl, sampled_token
+from opsd_lab.divergences.reference import JSD
+from opsd_lab.objectives import OPSD
 
 FULL = {"forward": forward_kl, "reverse": reverse_kl, "jsd.5": jsd(0.5), "jsd.2": jsd(0.2)}
 OPTIONS = [
@@ -169,3 +172,144 @@ def test_a_bad_option_is_named(options, word):
 def test_logits_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         forward_kl(torch.zeros(2, 5), torch.zeros(2, 6))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"temperature": 0.0}, ValueError, "temperature"),
+        ({"temperature": float("nan")}, ValueError, "temperature"),
+        ({"temperature": "1"}, TypeError, "temperature"),
+        ({"pointwise_clip": 0.0}, ValueError, "pointwise_clip"),
+        ({"pointwise_clip": -1.0}, ValueError, "pointwise_clip"),
+        ({"pointwise_clip": float("inf")}, ValueError, "pointwise_clip"),
+        ({"vocab_top_k": 0}, ValueError, "vocab_top_k"),
+        ({"vocab_top_k": 2.5}, TypeError, "vocab_top_k"),
+        ({"vocab_top_k": True}, TypeError, "vocab_top_k"),
+        ({"vocab_top_k": 3, "tail": "Bucket"}, ValueError, "tail is out of range: 'Bucket'; it is 'bucket' or 'renormalise'"),
+        ({"vocab_top_k": 3, "support": "both"}, ValueError, "support is out of range: 'both'"),
+        (
+            {"vocab_top_k": 1, "tail": "renormalise"},
+            ValueError,
+            "every loss is 0. Keep the tail as a bucket, or take vocab_top_k >= 2",
+        ),
+    ],
+    ids=str,
+)
+def test_an_option_that_means_nothing_is_refused_wherever_it_is_given(options, error, words):
+    with pytest.raises(error, match=words):
+        OPSD(**options)
+    for divergence in (forward_kl, reverse_kl, jsd(0.5)):
+        with pytest.raises(error, match=words):
+            divergence(*logits(0, 2, 5), **options)
+        with pytest.raises(error, match=words):
+            divergence_terms(divergence, *map(Side, logits(0, 2, 5)), **options)
+
+
+@pytest.mark.parametrize("options", [{"tail": "renormalise"}, {"support": "student"}], ids=str)
+def test_what_says_how_to_shorten_a_vocabulary_that_is_not_shortened_is_refused(options):
+    with pytest.raises(ValueError, match="give vocab_top_k as well"):
+        OPSD(**options)
+
+
+def takes_no_options(student_logits, teacher_logits):
+    return (student_logits.softmax(-1) - teacher_logits.softmax(-1)).abs().sum(-1)
+
+
+def makes_one(alpha=0.5):
+    return takes_no_options
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "words"),
+    [
+        (sampled_token, {}, r"sampled_token is no full-vocabulary divergence; use the objective SampledTokenOPSD\(\)"),
+        (jsd, {}, r"jsd is no full-vocabulary divergence; call it, as in OPSD\(jsd\(0\.5\)\)"),
+        ("forward_kl", {}, "'forward_kl' is no divergence"),
+        (None, {}, "None is no divergence"),
+        (makes_one, {}, r"makes_one cannot be called with the logits of student and teacher .*call it first"),
+        (takes_no_options, {"temperature": 2.0}, r"takes_no_options cannot be called with .*temperature.* must be left out"),
+    ],
+    ids=["sampled_token", "jsd", "text", "none", "factory", "option"],
+)
+def test_what_is_no_divergence_is_refused_when_the_objective_is_made(given, options, words):
+    with pytest.raises(TypeError, match=words):
+        OPSD(given, **options)
+
+
+@pytest.mark.parametrize("beta", [None, "0.5", True])
+def test_jsd_takes_a_number(beta):
+    with pytest.raises(TypeError, match="jsd: beta takes a number"):
+        jsd(beta)
+
+
+class Powered:
+    """A divergence of one's own that happens to have an attribute that a known one has."""
+
+    beta = 0.5
+
+    def __call__(self, student_logits, teacher_logits, *, temperature=1.0):
+        s, t = ((x / temperature).softmax(-1) for x in (student_logits, teacher_logits))
+        return ((s - t).abs() + 1e-3).pow(self.beta).sum(-1)
+
+
+class Doubled(JSD):
+    """A known divergence's subclass that computes something else."""
+
+    def __call__(self, student_logits, teacher_logits, **options):
+        return 2 * super().__call__(student_logits, teacher_logits, **options)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "options"),
+    [
+        (Powered(), {}),
+        (Powered(), {"temperature": 1.7}),
+        (Doubled(0.3), {}),
+        (Doubled(0.3), {"vocab_top_k": 3}),
+        (takes_no_options, {}),
+    ],
+    ids=["attribute", "attribute, tempered", "subclass", "subclass, shortened", "function"],
+)
+def test_a_divergence_of_ones_own_is_computed_as_it_is_defined(divergence, options):
+    student, teacher = logits(3, 4, 9)
+    leaf = student.clone().requires_grad_()
+    expected = divergence(leaf, teacher, **options)
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    found = OPSD(divergence, **options).terms(Side(student), Side(teacher), Tokens(torch.zeros(4, dtype=torch.long)), True)
+    torch.testing.assert_close(found.loss, expected.detach())
+    torch.testing.assert_close(found.slope, gradient)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda s, t: s.mean(), r"returned a tensor \(\) of torch\.float64, not one float for each of 4 positions"),
+        (lambda s, t: takes_no_options, "returned function, not one float"),
+        (lambda s, t: t.mean(-1), "does not depend on the student's logits"),
+    ],
+    ids=["mean", "factory", "constant"],
+)
+def test_a_divergence_of_ones_own_that_returns_something_else_is_named(own, words):
+    student, teacher = map(Side, logits(3, 4, 9))
+    with pytest.raises(TypeError, match=f"the divergence <lambda> {words}"):
+        OPSD(own).terms(student, teacher, Tokens(torch.zeros(4, dtype=torch.long)), True)
+
+
+@dataclass(frozen=True)
+class Scaled(OPSD):
+    """An objective with a field of its own."""
+
+    scale: float = 2.0
+
+    def terms(self, student, teacher, tokens, slope):
+        found = super().terms(student, teacher, tokens, slope)
+        return found._replace(loss=self.scale * found.loss, slope=self.scale * found.slope if slope else None)
+
+
+def test_an_objective_made_from_opsd_may_have_fields_of_its_own():
+    student, teacher = map(Side, logits(3, 4, 9))
+    tokens = Tokens(torch.zeros(4, dtype=torch.long))
+    plain, scaled = (o.terms(student, teacher, tokens, True) for o in (OPSD(temperature=1.2), Scaled(temperature=1.2, scale=3.0)))
+    torch.testing.assert_close(scaled.loss, 3 * plain.loss)
+    torch.testing.assert_close(scaled.slope, 3 * plain.slope)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 # unless they have a line of their own.
 LAYERS = [
     {"files"},
+    {"interrupts", "weight_swaps", "options"},
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"token_text"},
     {"contexts"},
@@ -40,8 +41,11 @@ LAYERS = [
     {"table_files"},
     {"objectives"},
     {"baselines"},
-    {"ledger", "interrupts"},
+    {"ledger"},
     {"records"},
+    {"gradients", "judging"},
+    {"clipping"},
+    {"pieces"},
     {"trainer"},
     {"checkpoints"},
     {"limited_process"},

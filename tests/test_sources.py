@@ -10,10 +10,11 @@ from opsd_lab.contexts import ContextBuilder, reference_solution
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import OPSD
 from opsd_lab.policies import add_lora
+from opsd_lab.recipes import Recipe
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
 from opsd_lab.teachers import OtherTeacher, refreshed_teacher
-from opsd_lab.trainer import Trainer, TrainingParams
+from opsd_lab.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
 
 PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2)
@@ -187,3 +188,74 @@ def test_pieces_that_do_not_go_together_are_refused():
         build(policy, gate=correct_only)
     with pytest.raises(ValueError, match="given texts were not sampled"):
         build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), params=dataclasses.replace(PARAMS, importance_cap=2.0))
+    with pytest.raises(ValueError, match="OPSD does not look at rewards, and there is no gate that does"):
+        build(policy, rewards=by_parity)
+
+
+@pytest.mark.parametrize("piece", [{"objective": GRPO()}, {"gate": mixed_groups}], ids=["GRPO", "mixed_groups"])
+def test_what_compares_the_rollouts_of_a_problem_needs_several(piece):
+    with pytest.raises(ValueError, match=r"compares the rollouts of a problem.*set SamplingParams.n to 2 or more"):
+        build(n=1, rewards=by_parity, **piece)
+    with pytest.raises(ValueError, match=r"compares the rollouts of a problem.*set n to 2 or more"):
+        Recipe(piece.get("objective", OPSD()), gate=piece.get("gate"))
+    assert Recipe(piece.get("objective", OPSD()), gate=piece.get("gate"), n=2)
+
+
+@pytest.mark.parametrize("other", [{"temperature": 0.7}, {"temperature": 0}, {"top_p": 0.9}, {"top_k": 5}], ids=str)
+def test_policy_gradients_are_refused_where_rollouts_come_from_another_distribution_than_the_ratios(other):
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    with pytest.raises(ValueError, match=f"rollouts drawn with {next(iter(other))} = .* come from another distribution. Sample with"):
+        Trainer(
+            policy,
+            PROBLEMS,
+            ContextBuilder(policy.tokenizer),
+            HFSampler(policy, progress=False),
+            SamplingParams(6, n=2, **other),
+            objective=GRPO(),
+            rewards=by_parity,
+        )
+
+
+def test_a_recipe_refuses_the_other_kinds_parameters_by_name():
+    with pytest.raises(ValueError, match=r"training takes .*learning_rate.*, not max_new_tokens"):
+        Recipe(training={"max_new_tokens": 5})
+    with pytest.raises(ValueError, match=r"sampling takes .*temperature.*, not learning_rate, n"):
+        Recipe(sampling={"learning_rate": 1e-3, "n": 4})
+    with pytest.raises(TypeError, match="Recipe: objective is the class OPSD itself"):
+        Recipe(OPSD)
+
+
+def test_a_step_that_trains_on_nothing_has_the_metrics_of_any_other_step():
+    (idle,) = run(build(n=2, rewards=lambda rollouts, problems: [0.0] * len(rollouts), gate=correct_only))
+    (usual,) = run(build(n=2, rewards=lambda rollouts, problems: [1.0] * len(rollouts), gate=correct_only))
+    assert idle.metrics.keys() == usual.metrics.keys()
+    nothing = {name for name, value in idle.metrics.items() if math.isnan(value)}
+    assert nothing >= {"gap", "divergence", "student_entropy", "teacher_entropy", "clip_fraction", "mismatch_mean", "padding"}
+    assert idle.metrics["reward"] == 0 and idle.metrics["learning_rate"] == usual.metrics["learning_rate"]
+    assert not any(math.isnan(value) for value in usual.metrics.values())
+
+
+def test_rollouts_that_a_gate_let_through_and_that_were_all_dropped_are_an_error_as_without_a_gate():
+    params = dataclasses.replace(PARAMS, truncated="drop")
+    rewards = {"rewards": lambda rollouts, problems: [1.0] * len(rollouts), "gate": correct_only}
+    with pytest.raises(RuntimeError, match="step 1: every rollout that the gate let through was cut at 2 tokens and dropped"):
+        run(build(new=2, params=params, **rewards))
+    rewards["gate"] = incorrect_only
+    (record,) = run(build(new=2, params=params, **rewards))
+    assert math.isnan(record.loss)
+
+
+def test_a_later_pass_that_finds_no_number_ends_the_step_and_the_record_is_handed_out_first():
+    passes = []
+
+    def rising(student_logits, teacher_logits):
+        passes.append(1)
+        return student_logits.mean(-1) * (float("nan") if len(passes) > 1 else 1.0)
+
+    trainer = build(objective=OPSD(rising), params=dataclasses.replace(PARAMS, passes=3, token_budget=10_000))
+    records = []
+    with pytest.raises(NonFiniteError, match="step 1"):
+        for record in trainer.train(2, progress=False):
+            records.append(record)
+    assert [r.step for r in records] == [1] == [trainer.step]
+    assert records[0].ledger.tokens_trained == len(records[0].table)

@@ -305,11 +305,105 @@ def test_an_empty_completion_from_a_sampler_cannot_reach_the_loss():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 0), ("learning_rate", -1), ("truncated", "maybe"), ("normalisation", "batch"), ("importance_cap", 0.0)],
+    [
+        ("batch_size", 0),
+        ("learning_rate", -1),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("weight_decay", float("nan")),
+        ("max_grad_norm", 0),
+        ("token_budget", 0),
+        ("truncated", "maybe"),
+        ("normalisation", "batch"),
+        ("importance_cap", 0.0),
+        ("importance_cap", -2.0),
+        ("passes", 0),
+    ],
 )
 def test_a_training_parameter_out_of_range_is_named(field, value):
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=rf"TrainingParams\.{field} is out of range"):
         TrainingParams(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "value"),
+    [
+        (TrainingParams, "batch_size", "16"),
+        (TrainingParams, "batch_size", 4.0),
+        (TrainingParams, "learning_rate", "1e-3"),
+        (TrainingParams, "passes", True),
+        (TrainingParams, "seed", None),
+        (TrainingParams, "measure_clip", 1),
+        (SamplingParams, "n", True),
+        (SamplingParams, "max_new_tokens", "64"),
+        (SamplingParams, "max_new_tokens", 64.0),
+        (SamplingParams, "temperature", "1"),
+        (SamplingParams, "top_p", None),
+    ],
+)
+def test_a_parameter_of_another_kind_is_named(make, field, value):
+    needed = {"max_new_tokens": 5} if make is SamplingParams else {}
+    with pytest.raises(TypeError, match=rf"{make.__name__}\.{field}"):
+        make(**(needed | {field: value}))
+
+
+def test_numpys_numbers_are_taken_as_pythons():
+    params = TrainingParams(batch_size=np.int64(4), learning_rate=np.float32(0.5), max_grad_norm=float("inf"))
+    assert params == TrainingParams(batch_size=4, learning_rate=0.5, max_grad_norm=float("inf"))
+    assert type(params.batch_size) is int and type(SamplingParams(np.int32(3)).max_new_tokens) is int
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1])
+def test_a_sampling_temperature_out_of_range_is_named(value):
+    with pytest.raises(ValueError, match=r"SamplingParams\.temperature is out of range"):
+        SamplingParams(5, temperature=value)
+
+
+@pytest.mark.parametrize(("steps", "error"), [("10", TypeError), (2.0, TypeError), (True, TypeError), (-1, ValueError)])
+def test_a_number_of_steps_that_is_none_is_refused_before_the_first(steps, error):
+    with pytest.raises(error, match="train: steps"):
+        build().train(steps)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ({"sampling": TrainingParams()}, r"sampling is TrainingParams.*not a SamplingParams; .*`params` takes TrainingParams"),
+        ({"params": SamplingParams(5)}, r"params is SamplingParams.*not a TrainingParams; .*`sampling` takes SamplingParams"),
+        ({"objective": OPSD}, r"objective is the class OPSD itself, not a Objective; write OPSD\(forward_kl\)"),
+        ({"objective": reverse_kl}, "objective is <function reverse_kl"),
+        ({"teacher": lambda p: ema_teacher}, r"teacher is ema_teacher \(function\), not a teacher, such as fixed_teacher\(policy\)"),
+        ({"problems": ["What is 2 + 3?"]}, r"problems\[0\] is 'What is 2 \+ 3\?' \(str\), not a Problem"),
+    ],
+    ids=["sampling", "params", "class", "divergence", "teacher's maker", "texts"],
+)
+def test_a_piece_in_anothers_place_is_refused_with_the_remedy(pieces, words):
+    with pytest.raises(TypeError, match=f"Trainer: {words}"):
+        build(**pieces)
+
+
+def test_a_completion_longer_than_the_context_is_refused_in_these_words():
+    told = "max_new_tokens = 600 leaves no room for a prompt: this model's context holds 512 tokens"
+    with pytest.raises(ValueError, match=told):
+        build(sampling=SamplingParams(600))
+    policy = tiny_policy()
+    with pytest.raises(ValueError, match=told):
+        HFSampler(policy, progress=False).sample([[1, 2]], SamplingParams(600))
+
+
+def test_a_policy_of_which_nothing_trains_is_refused():
+    policy = tiny_policy()
+    policy.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing of tiny trains, since no parameter has requires_grad; train a LoRA"):
+        build(policy)
+
+
+@pytest.mark.parametrize("setting", [("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8"), ("ACCELERATE_MIXED_PRECISION", "bf16")])
+def test_the_gradient_does_not_depend_on_accelerates_environment(monkeypatch, setting):
+    (plain,) = run(build(), 1)
+    monkeypatch.setenv(*setting)
+    (told,) = run(build(), 1)
+    assert told.metrics["grad_norm"] == plain.metrics["grad_norm"] > 0
 
 
 TWO_PROCESSES = """

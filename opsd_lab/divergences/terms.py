@@ -5,14 +5,27 @@ compared, each divergence is a sum of f(s_v, t_v) over the entries v, and its sl
 then leads back through the tail, the logarithm of the softmax and the temperature.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from opsd_lab.divergences.reference import Divergence, Support, Tail, forward_kl, relative, renormalised, reverse_kl, with_tail
+from opsd_lab.divergences.reference import (
+    JSD,
+    NONE,
+    Divergence,
+    Support,
+    Tail,
+    check_options,
+    forward_kl,
+    relative,
+    renormalised,
+    reverse_kl,
+    with_tail,
+)
+from opsd_lab.options import name_of, real
 
 
 class Side:
@@ -79,19 +92,23 @@ def divergence_terms(
 ) -> LossTerms:
     """Return a full-vocabulary divergence of each token, its clipped part and its slope.
 
-    The options are those of `opsd_lab.divergences.reference`. A divergence that is not one of that module's is
-    differentiated by autograd.
+    The options are those of `opsd_lab.divergences.reference`. A divergence that is not one of that module's is called as it is,
+    with the options that change something, and differentiated by autograd.
 
     Raises:
+        TypeError: for a divergence of one's own that returns anything but a value per position.
         ValueError: for an option out of its range; it names the option.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be positive")
-    if vocab_top_k is not None and vocab_top_k < 1:
-        raise ValueError(f"vocab_top_k is {vocab_top_k}; it must be at least 1")
+    options = {
+        "temperature": temperature,
+        "pointwise_clip": pointwise_clip,
+        "vocab_top_k": vocab_top_k,
+        "tail": tail,
+        "support": support,
+    }
+    check_options(**options)
     if (rule := rule_of(divergence)) is None:
-        options = {"temperature": temperature, "vocab_top_k": vocab_top_k, "tail": tail, "support": support}
-        return _by_autograd(divergence, student.logits, teacher.logits, pointwise_clip, options, slope)
+        return _by_autograd(divergence, student.logits, teacher.logits, changed(options), slope)
     student, teacher = student.at(temperature), teacher.at(temperature)
     shortened = None
     if vocab_top_k is not None and vocab_top_k < student.logits.shape[-1]:
@@ -118,8 +135,7 @@ def sampled_token_terms(
     Raises:
         ValueError: when the temperature is not positive.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be positive")
+    real("temperature", temperature, above=0)
     student, teacher = student.at(temperature), teacher.at(temperature)
     chosen, theirs = (side.logprobs.gather(-1, token_ids[:, None])[:, 0] for side in (student, teacher))
     estimate = chosen - theirs
@@ -139,9 +155,14 @@ def rule_of(divergence: Divergence) -> Rule | None:
         return _forward
     if divergence is reverse_kl:
         return _reverse
-    if (beta := getattr(divergence, "beta", None)) is not None:
-        return lambda student, teacher: _jsd(student, teacher, beta)
+    if type(divergence) is JSD:  # exactly: a subclass may compute something else
+        return lambda student, teacher: _jsd(student, teacher, divergence.beta)
     return None
+
+
+def changed(options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that are not at the value that changes nothing; only these reach a divergence of one's own."""
+    return {name: value for name, value in options.items() if value != NONE[name]}
 
 
 def _forward(student: Side, teacher: Side) -> Entries:
@@ -196,13 +217,23 @@ class _Shortened:
         return share.mul_(slopes[:, -1:]).scatter_(-1, self._chosen, slopes[:, :-1])
 
 
-def _by_autograd(
-    divergence: Divergence, student: Tensor, teacher: Tensor, pointwise_clip: float | None, options: dict[str, object], slope: bool
-) -> LossTerms:
+def _by_autograd(divergence: Divergence, student: Tensor, teacher: Tensor, options: dict[str, object], slope: bool) -> LossTerms:
     with torch.enable_grad():
         leaf = student.detach().requires_grad_(slope)
-        kept = divergence(leaf, teacher, pointwise_clip=pointwise_clip, **options)
+        kept = divergence(leaf, teacher, **options)
+        if not isinstance(kept, Tensor) or kept.shape != student.shape[:-1] or not kept.is_floating_point():
+            found = f"a tensor {tuple(kept.shape)} of {kept.dtype}" if isinstance(kept, Tensor) else type(kept).__name__
+            raise TypeError(
+                f"the divergence {name_of(divergence)} returned {found}, not one float for each of {len(student)} positions; "
+                "it takes the logits of student and teacher [n, V] and returns [n]. Where it makes a divergence, call it first"
+            )
+        if slope and not kept.requires_grad:
+            raise TypeError(
+                f"the divergence {name_of(divergence)} does not depend on the student's logits, so nothing could be learnt from it"
+            )
         gradient = torch.autograd.grad(kept.sum(), leaf)[0] if slope else None
     kept = kept.detach()
-    clipped = torch.zeros_like(kept) if pointwise_clip is None else divergence(student, teacher, **options).detach() - kept
-    return LossTerms(kept, kept, clipped, gradient)
+    if "pointwise_clip" not in options:
+        return LossTerms(kept, kept, torch.zeros_like(kept), gradient)
+    whole = divergence(student, teacher, **{name: value for name, value in options.items() if name != "pointwise_clip"})
+    return LossTerms(kept, kept, whole.detach() - kept, gradient)

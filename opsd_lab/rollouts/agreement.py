@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.scoring import LogitHead
@@ -21,6 +22,7 @@ class Agreement:
     kl: float
 
 
+@deferred_interrupts()
 @torch.inference_mode()
 def own_logprobs(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """Return the policy's own log-probability of each of the rollout's completion tokens [T]."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from opsd_lab.options import real, whole
+
 if TYPE_CHECKING:
     from opsd_lab.policies import Policy
 
@@ -20,6 +22,7 @@ class SamplingParams:
     for each prompt. The same `seed` gives the same completions for the same prompts, whatever they are batched with.
 
     Raises:
+        TypeError: for a value of another kind than the field's; the message names the field.
         ValueError: for a value outside its range; the message names the field.
     """
 
@@ -31,17 +34,23 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens": self.max_new_tokens >= 1,
-            "temperature": self.temperature >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "top_k": self.top_k >= 0,
-            "n": self.n >= 1,
-            "seed": self.seed >= 0,
-        }
-        for name, valid in checks.items():
-            if not valid:
-                raise ValueError(f"SamplingParams.{name} is out of range: {getattr(self, name)!r}")
+        for name, least in (("max_new_tokens", 1), ("top_k", 0), ("n", 1), ("seed", 0)):
+            object.__setattr__(self, name, whole(f"SamplingParams.{name}", getattr(self, name), least=least))
+        object.__setattr__(self, "temperature", real("SamplingParams.temperature", self.temperature, least=0))
+        object.__setattr__(self, "top_p", real("SamplingParams.top_p", self.top_p, above=0, most=1))
+
+    def prompt_limit(self, context_length: int) -> int:
+        """Return how many tokens a prompt may have in a context of that many.
+
+        Raises:
+            ValueError: when `max_new_tokens` alone fill it.
+        """
+        if self.max_new_tokens >= context_length:
+            raise ValueError(
+                f"max_new_tokens = {self.max_new_tokens} leaves no room for a prompt: this model's context holds {context_length} "
+                "tokens, prompt and completion together. Lower max_new_tokens, or take a model with a longer context"
+            )
+        return context_length - self.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,9 @@ def check_prompts(prompts: Sequence[Sequence[int]], params: SamplingParams, cont
     """Make sure that every prompt leaves room for `max_new_tokens` in a context of that many tokens.
 
     Raises:
-        ValueError: for an empty prompt, or one that is too long; it names the prompt.
+        ValueError: for an empty prompt, or one that is too long; it names the prompt. For a `max_new_tokens` that fills the context.
     """
-    limit = context_length - params.max_new_tokens
+    limit = params.prompt_limit(context_length)
     for index, prompt in enumerate(prompts):
         if not 0 < len(prompt) <= limit:
             raise ValueError(

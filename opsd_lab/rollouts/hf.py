@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
+from opsd_lab.interrupts import deferred_interrupts, interruption_point
 from opsd_lab.policies import Policy, folded_lora
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.written import written_rollout
@@ -49,7 +50,7 @@ class HFSampler:
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
         rollouts: list[Rollout | None] = [None] * len(jobs)
         bar = tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False)
-        with bar, folded_lora(self.policy, transposed=self.policy.device.type == "cpu"):
+        with deferred_interrupts(), bar, folded_lora(self.policy, transposed=self.policy.device.type == "cpu"):
             for batch in self._batches(order, jobs, params.max_new_tokens):
                 for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params), strict=True):
                     rollouts[index] = rollout
@@ -79,6 +80,7 @@ class HFSampler:
         written: list[list[tuple[int, float]]] = [[] for _ in prompts]
         alive = torch.arange(len(prompts), device=device)
         for step in range(params.max_new_tokens):
+            interruption_point()
             hidden = trunk(
                 input_ids=ids,
                 attention_mask=mask if padded else None,
