@@ -19,7 +19,7 @@ from opsd_lab.content_digest import digest
 from opsd_lab.digest_leaves import tensor_digest
 from opsd_lab.files import write_whole
 from opsd_lab.identity import Parts, differences, parts_of, policy_parts, versions
-from opsd_lab.interrupts import uninterrupted
+from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.ledger import Ledger
 from opsd_lab.trainer import Trainer
 
@@ -77,7 +77,7 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> None:
     if wrong := [name for name, value in mine.items() if name not in tensors or tensors[name].shape != value.shape]:
         raise ValueError(f"{path}: {wrong[0]} is missing or has another shape; build the trainer as the saved one was")
     before = {name: value.clone() for name, value in present.items()}, trainer.step, trainer.ledger
-    with uninterrupted():
+    with deferred_interrupts(points=False):
         try:
             _put(trainer, tensors, int(metadata["step"]), Ledger(**json.loads(metadata["ledger"])))
         except BaseException:
