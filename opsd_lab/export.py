@@ -10,6 +10,8 @@ from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from plotly.offline import get_plotlyjs
 
+from opsd_lab.files import write_whole
+
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 LIVE_ONLY = "<p><em>A live view stands here when the notebook runs in JupyterLab.</em></p>"
@@ -38,6 +40,7 @@ def export_html(notebook: Path, out: Path) -> None:
     Raises:
         FileNotFoundError: when the notebook does not exist.
         nbformat.reader.NotJSONError: when it is not a notebook.
+        OSError: when the page cannot be written.
     """
     notebook, out = Path(notebook), Path(out)
     document = nbformat.read(notebook, as_version=4)
@@ -49,8 +52,7 @@ def export_html(notebook: Path, out: Path) -> None:
     script = f'<script charset="utf-8">{get_plotlyjs()}</script>' if figures else ""
     # Put in last: the exporter parses its whole page once more, and plotly.js is most of it.
     page = page.replace(f"<!--{PLOTLY_PLACE}-->", script, 1)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_whole(out, page)
 
 
 def _prepare_cell(cell: NotebookNode) -> int:

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from opsd_lab.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,7 @@ def save_jsonl(problems: Iterable[Problem], path: str | Path) -> None:
         id_prefix=path.stem,
         unit="problem",
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.writelines(line for line, _, _ in encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, b"".join(line for line, _, _ in encoded))
 
 
 def builtin(family: str, split: str) -> list[Problem]:

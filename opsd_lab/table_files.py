@@ -1,12 +1,12 @@
 """TokenTables as Parquet files, which any data tool reads."""
 
 import json
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from opsd_lab.files import write_whole
 from opsd_lab.token_table import TokenTable
 
 SCHEMA_VERSION = 1
@@ -19,17 +19,10 @@ def save_table(table: TokenTable, path: str | Path) -> Path:
     Raises:
         OSError: when the file cannot be written.
     """
-    path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = pa.Table.from_pandas(table.to_pandas(), preserve_index=False)
     metadata = {KEY: json.dumps({"version": SCHEMA_VERSION}).encode()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        pq.write_table(rows.replace_schema_metadata((rows.schema.metadata or {}) | metadata), partial, compression="zstd")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    rows = rows.replace_schema_metadata((rows.schema.metadata or {}) | metadata)
+    return write_whole(path, lambda partial: pq.write_table(rows, partial, compression="zstd"))
 
 
 def load_table(path: str | Path) -> TokenTable:

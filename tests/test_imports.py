@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom: a module may import from its own layer and from those above it. A package stands for its submodules as well,
 # unless they have a line of their own.
 LAYERS = [
+    {"files"},
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
     {"rollouts.base"},

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opsd_lab.files import write_whole
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view.explorer_data import as_json, frame_of_view, rollout_of_view
 from opsd_lab.token_view.page import StaticView
@@ -42,6 +43,7 @@ class LiveView:
 
         Raises:
             ValueError: when the tables are too large for a page.
+            OSError: when the file cannot be written.
         """
         tokens = sum(len(table) for table in self.tables.values())
         if tokens > LARGEST_PAGE:
@@ -56,10 +58,7 @@ class LiveView:
         page = PAGE
         for mark, text in (("/*style*/", STYLE), ("/*script*/", SCRIPT), ("/*data*/", as_json(data))):
             page = page.replace(mark, text, 1)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-        return path
+        return write_whole(path, page)
 
 
 def explore(
