@@ -6,7 +6,6 @@ nothing had happened.
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from opsd_lab.files import write_whole
 from opsd_lab.ledger import Ledger
 from opsd_lab.trainer import Trainer
 
@@ -25,10 +25,8 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     for index, moments in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     metadata = {"step": str(trainer.step), "ledger": json.dumps(asdict(trainer.ledger)), "params": json.dumps(asdict(trainer.params))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    write_whole(path, lambda partial: save_file(tensors, partial, metadata))
 
 
 def load_checkpoint(trainer: Trainer, path: Path) -> None:

@@ -7,13 +7,13 @@ part of the study and fixed before anything runs.
 
 import hashlib
 import multiprocessing
-import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder
 from opsd_lab.evaluation import By, Evaluation, evaluate
+from opsd_lab.files import write_whole
 from opsd_lab.grading import Grader
 from opsd_lab.ledger import Ledger, peak_memory_gb
 from opsd_lab.policies import Policy
@@ -156,9 +157,7 @@ def run_study(
     todo = [cell for cell in cells if not _path(folder, *cell).exists()]
     with tqdm(total=len(cells), initial=len(cells) - len(todo), desc=made.name, unit="cell", disable=not progress) as bar:
         for arm, seed, rows in _finished(study, made, todo, workers):
-            partial = _path(folder, arm, seed).with_suffix(f".{os.getpid()}.partial")
-            rows.to_parquet(partial, index=False, compression="zstd")
-            partial.replace(_path(folder, arm, seed))
+            write_whole(_path(folder, arm, seed), partial(rows.to_parquet, index=False, compression="zstd"))
             bar.update()
             if failed := rows.loc[rows["error"] != "", "error"].tolist():
                 tqdm.write(f"{arm}, seed {seed}: {failed[0]}")
@@ -247,4 +246,4 @@ def _slug(arm: str) -> str:
 def _check_settings(path: Path, settings: str) -> None:
     if path.exists() and path.read_text() != settings:
         raise ValueError(f"{path} was written with other settings of this arm; name another folder, or delete the arm's files there")
-    path.write_text(settings)
+    write_whole(path, settings)

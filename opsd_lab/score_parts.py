@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from opsd_lab.batching import Example
+from opsd_lab.files import write_whole
 from opsd_lab.policies import Policy
 from opsd_lab.teachers import Teacher
 
@@ -32,7 +32,7 @@ class ScoreParts:
                 f"{self.folder} holds parts of another scoring (other weights, rollouts, views, objective or limits); "
                 "name another folder, or delete this one"
             )
-        note.write_text(json.dumps({"fingerprint": of}) + "\n")
+        write_whole(note, json.dumps({"fingerprint": of}) + "\n")
 
     def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
         """Return a finished part, or None."""
@@ -48,10 +48,8 @@ class ScoreParts:
     def save(self, number: int, part: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Keep a finished part; it is there whole or not at all."""
         path = self._path(number)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         tensors = {f"{view}/{name}": values.contiguous() for view, columns in part.items() for name, values in columns.items()}
-        save_file(tensors, partial)
-        os.replace(partial, path)
+        write_whole(path, lambda partial: save_file(tensors, partial))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.safetensors"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from opsd_lab.experiments import _check_settings
 from opsd_lab.files import write_folder_whole, write_whole
 
 BIG = 4 * 2**20  # bytes, more than the full disk has
@@ -66,6 +67,16 @@ def test_a_full_disk_where_nothing_was_leaves_nothing(small_disk):
     with pytest.raises(OSError, match="nothing was written"):
         write_folder_whole(small_disk / "folder", lambda folder: (folder / "x").write_bytes(b"x" * BIG))
     assert list(small_disk.iterdir()) == []
+
+
+def test_a_study_that_met_a_full_disk_goes_on_afterwards(small_disk):
+    path = small_disk / "arm.settings"
+    with pytest.raises(OSError, match=r"free some space|raise the limit"):
+        _check_settings(path, "x" * BIG)
+    _check_settings(path, "settings")
+    _check_settings(path, "settings")
+    with pytest.raises(ValueError, match="other settings"):
+        _check_settings(path, "others")
 
 
 STUCK = """
