@@ -18,7 +18,17 @@ ROOT = Path(__file__).parents[1]
 # unless they have a line of their own.
 LAYERS = [
     {"files"},
-    {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
+    {"limited_files", "arrow_rows"},
+    {"reference_answers"},
+    {
+        "problems",
+        "column_maps",
+        "problem_files",
+        "word_templates",
+        "word_problems",
+        "hub_problems",
+        "champ",
+    },
     {"contexts"},
     {"rollouts.base"},
     {"embedded", "policies"},
