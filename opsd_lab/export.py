@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 from plotly.offline import get_plotlyjs
 
 from opsd_lab.files import write_whole
+from opsd_lab.token_view.visible import visible_text
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -47,7 +48,7 @@ def export_html(notebook: Path, out: Path) -> None:
     figures = sum(_prepare_cell(cell) for cell in document.cells)
     document.metadata.pop("widgets", None)
     exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
-    about = {"name": _title(document) or notebook.stem, "path": str(notebook.parent)}
+    about = {"name": visible_text(_title(document) or notebook.stem), "path": str(notebook.parent)}
     page, _ = exporter.from_notebook_node(document, resources={"metadata": about})
     script = f'<script charset="utf-8">{get_plotlyjs()}</script>' if figures else ""
     # Put in last: the exporter parses its whole page once more, and plotly.js is most of it.
