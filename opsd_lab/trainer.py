@@ -8,10 +8,11 @@ log, save or stop at any step.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,6 +32,7 @@ from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
 from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.token_table import TokenTable
 
+LONGEST_WAIT = timedelta(hours=1)  # of one process for the others, where all meet; torch then raises, instead of waiting for ever
 REMEDY = (
     "the weights are those of the step before. Lower the learning rate, or look at these problems' texts and their log-probabilities"
 )
@@ -86,7 +88,8 @@ class Trainer:
         limit = policy.context_length - sampling.max_new_tokens
         build = replace(contexts, max_tokens=min(limit, contexts.max_tokens or limit)).build
         self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=len(self.problems) < 2000)]
-        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        limit = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+        self.accelerator = Accelerator(cpu=policy.device.type == "cpu", kwargs_handlers=[limit])
         if self.params.batch_size < (processes := self.accelerator.num_processes):
             raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
         self.trainable = list(policy.trainable().values())
