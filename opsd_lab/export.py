@@ -10,6 +10,9 @@ from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from plotly.offline import get_plotlyjs
 
+from opsd_lab.files import write_whole
+from opsd_lab.token_view.visible import visible_text
+
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 LIVE_ONLY = "<p><em>A live view stands here when the notebook runs in JupyterLab.</em></p>"
@@ -38,19 +41,19 @@ def export_html(notebook: Path, out: Path) -> None:
     Raises:
         FileNotFoundError: when the notebook does not exist.
         nbformat.reader.NotJSONError: when it is not a notebook.
+        OSError: when the page cannot be written.
     """
     notebook, out = Path(notebook), Path(out)
     document = nbformat.read(notebook, as_version=4)
     figures = sum(_prepare_cell(cell) for cell in document.cells)
     document.metadata.pop("widgets", None)
     exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
-    about = {"name": _title(document) or notebook.stem, "path": str(notebook.parent)}
+    about = {"name": visible_text(_title(document) or notebook.stem), "path": str(notebook.parent)}
     page, _ = exporter.from_notebook_node(document, resources={"metadata": about})
     script = f'<script charset="utf-8">{get_plotlyjs()}</script>' if figures else ""
     # Put in last: the exporter parses its whole page once more, and plotly.js is most of it.
     page = page.replace(f"<!--{PLOTLY_PLACE}-->", script, 1)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_whole(out, page)
 
 
 def _prepare_cell(cell: NotebookNode) -> int:

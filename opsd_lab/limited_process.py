@@ -27,15 +27,24 @@ def _forward(stream: IO[str], replies: "queue.SimpleQueue[str | None]") -> None:
     replies.put(None)
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _pass_on(requests: "queue.SimpleQueue[str | None]", stream: IO[str]) -> None:
+    # Into a pipe that nobody reads, a long request would be written for ever; a worker that is stopped reads nothing.
+    while (request := requests.get()) is not None:
+        with contextlib.suppress(OSError, ValueError):  # a dead worker shows as the end of its replies
+            stream.write(request)
+            stream.flush()
+
+
+def _end(process: "subprocess.Popen[str]", requests: "queue.SimpleQueue[str | None]") -> None:
     process.kill()
+    requests.put(None)
     process.wait()
     with contextlib.suppress(OSError):
         process.stdin.close()
 
 
 class Worker:
-    """One worker process and the thread that reads its replies; pipes cannot be polled on every platform.
+    """One worker process and the threads that write and read its pipes, which cannot be polled on every platform.
 
     Raises:
         RuntimeError: when the script does not report that it is ready.
@@ -47,9 +56,11 @@ class Worker:
         command = [sys.executable, "-P", str(script), str(seconds), str(limit_bytes)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, **pipes, encoding="utf-8", start_new_session=True)
-        self.close = weakref.finalize(self, _end, self.process)
+        self._requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.close = weakref.finalize(self, _end, self.process, self._requests)
         self.replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=_forward, args=(self.process.stdout, self.replies), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(self._requests, self.process.stdin), daemon=True).start()
         started = False
         with contextlib.suppress(queue.Empty):
             started = self.receive(START_SECONDS) == "ready"
@@ -58,10 +69,8 @@ class Worker:
             raise RuntimeError(f"the worker {script.name} did not start; to see why, run: {' '.join(command)}")
 
     def send(self, request: tuple[str, ...]) -> None:
-        """Write one request."""
-        with contextlib.suppress(OSError):  # a dead worker shows as the end of its replies
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
+        """Hand one request over to be written."""
+        self._requests.put(json.dumps(request) + "\n")
 
     def receive(self, seconds: float) -> str | None:
         """Return the next reply, None if the worker died; raise queue.Empty when it is late."""

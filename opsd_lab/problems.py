@@ -1,13 +1,14 @@
-"""Problems with verified solutions, and how they are read and written: JSONL files and the built-in word problems."""
+"""Problems with verified solutions: what one is, what keeps a row of a file or data set from being one, and the built-in sets."""
 
 import json
-import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from opsd_lab.reference_answers import answer_text, kind_of, number_text, solution_sign
+
+HALF = "holds half of a surrogate pair, which is no character"
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Problem:
     `meta` carries whatever a data set adds. All texts are shown to models as they are.
 
     Raises:
-        ValueError: when the id, the question or the answer is blank, or a field has the wrong type.
+        ValueError: when the id, the question or the answer is blank, or a field has the wrong type or is no text that can be written.
     """
 
     id: str
@@ -29,19 +30,24 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("id", "question", "answer", "solution"):
+        for name in TEXTS:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise ValueError(f"Problem {self.id!r}: {name} is {type(value).__name__}, not text")
             if name != "solution" and not value.strip():
                 raise ValueError(f"Problem {self.id!r}: {name} is blank")
+            if has_surrogate(value):
+                raise ValueError(f"Problem {self.id!r}: {name} {HALF}")
         if isinstance(self.hints, str) or not all(isinstance(hint, str) for hint in self.hints):
             raise ValueError(f"Problem {self.id!r}: hints is not a sequence of texts")
+        if bad := [number for number, hint in enumerate(self.hints) if has_surrogate(hint)]:
+            raise ValueError(f"Problem {self.id!r}: hint {bad[0]} {HALF}")
         object.__setattr__(self, "hints", tuple(self.hints))
 
 
 TEXTS = ("id", "question", "answer", "solution")
 FIELDS = (*TEXTS, "hints", "meta")
+NEEDED = ("question", "answer")
 SHOWN = 20
 Fault = tuple[str, str]
 """The field at fault ("" for the whole row) and the reason."""
@@ -49,7 +55,7 @@ Fault = tuple[str, str]
 
 @dataclass(frozen=True)
 class BadRow:
-    """One fault in one row: `number` is the line of a file (from 1) or the row of a data set (from 0)."""
+    """One fault in one row: `number` is the line of a file (from 1) or the row of a table (from 0)."""
 
     source: str
     number: int
@@ -73,50 +79,6 @@ class BadRowsError(ValueError):
         if len(self.rows) > SHOWN:
             lines.append(f"... and {len(self.rows) - SHOWN} more, all of them in this error's .rows")
         super().__init__("\n".join(lines))
-
-
-def load_jsonl(path: str | Path, *, required: Sequence[str] = ("question", "answer")) -> list[Problem]:
-    """Read problems from a UTF-8 file that holds one JSON object a line; blank lines are skipped.
-
-    The fields are those of `Problem`. `id` defaults to "<file stem>-<line number>". `question` and `answer` are always
-    needed; `required` can name more fields that every row must have. An absent solution is left out, not left blank.
-
-    Raises:
-        BadRowsError: when any row is faulty; it lists every fault of the file.
-        ValueError: when `required` names an unknown field.
-    """
-    path = Path(path)
-    if unknown := set(required) - set(FIELDS):
-        raise ValueError(f"load_jsonl: required names unknown fields {sorted(unknown)}; known: {', '.join(FIELDS)}")
-    needed = dict.fromkeys(("question", "answer", *required))
-    with path.open("rb") as file:
-        rows = [(number, *_decode(line, needed)) for number, line in enumerate(file, 1) if line.strip()]
-    return collect_problems(rows, source=str(path), id_prefix=path.stem)
-
-
-def save_jsonl(problems: Iterable[Problem], path: str | Path) -> None:
-    """Write problems so that `load_jsonl` gives back equal ones; the file appears whole or not at all.
-
-    Raises:
-        BadRowsError: when a problem would not come back as it is (say, a tuple in `meta`); no file is touched.
-    """
-    path = Path(path).resolve()
-    encoded = [_encode(problem) for problem in problems]
-    collect_problems(
-        ((number, row, faults) for number, (_, row, faults) in enumerate(encoded, 1)),
-        source=str(path),
-        id_prefix=path.stem,
-        unit="problem",
-    )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.writelines(line for line, _, _ in encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def builtin(family: str, split: str) -> list[Problem]:
@@ -144,7 +106,7 @@ def collect_problems(
     for number, row, faults in rows:
         faults, name = list(faults), row.get("id", f"{id_prefix}-{number}")
         if isinstance(name, str) and seen.setdefault(name, number) != number:
-            faults.append(("id", f"{_short(name)} is the id of {unit} {seen[name]} already"))
+            faults.append(("id", f"{short(name)} is the id of {unit} {seen[name]} already"))
         bad += [BadRow(source, number, where, reason, unit) for where, reason in faults]
         if not faults:
             problems.append(Problem(**{**row, "id": name}))
@@ -153,94 +115,66 @@ def collect_problems(
     return problems
 
 
-def row_faults(row: Mapping[str, Any], required: Iterable[str] = ("question", "answer")) -> list[Fault]:
-    """List what keeps a mapping of field names to JSON values from being a Problem."""
+def checked_fields(row: Mapping[str, Any], required: Iterable[str] = NEEDED) -> tuple[dict[str, Any], list[Fault]]:
+    """Return the fields of a Problem that a mapping of field names to JSON values holds, and what keeps it from being one.
+
+    Numbers become text where text stands for them: in the answer and the id. A list of one answer is that answer. An empty
+    solution, and a solution, hints or meta that are null, are left out.
+    """
+    row = {name: value for name, value in row.items() if not _is_left_out(name, value)}
     faults = [
-        (_short(name)[1:-1], f"unknown field; move it into meta, or use one of {', '.join(FIELDS)}")
+        (short(name)[1:-1], f"unknown field; move it into meta, use one of {', '.join(FIELDS)}, or say with a ColumnMap what it is")
         for name in row
         if name not in FIELDS
     ]
     faults += [(name, "is missing") for name in required if name not in row]
+    if "id" in row and type(row["id"]) in (int, float):
+        row["id"] = number_text(row["id"])
+    if "answer" in row:
+        row["answer"], reason = answer_text(row["answer"])
+        if reason or (isinstance(row["answer"], str) and (reason := solution_sign(row["answer"]))):
+            faults.append(("answer", reason))
+    known = {name for name, _ in faults}
     for name in TEXTS:
-        if name in row and (reason := _text_fault(row[name])):
-            remedy = "; leave the field out if there is none" if reason == "is blank" and name not in required else ""
+        if name in row and name not in known and (reason := _text_fault(row[name])):
+            remedy = "; leave the field out if there is none" if (name, reason) == ("id", "is blank") else ""
             faults.append((name, reason + remedy))
-    hints, meta = row.get("hints", []), row.get("meta", {})
-    if isinstance(hints, list):
-        faults += [("hints", f"hint {i} {reason}") for i, hint in enumerate(hints) if (reason := _text_fault(hint))]
-    else:
-        faults.append(("hints", f"is {_kind(hints)}, not an array of texts"))
+    return row, faults + _list_faults(row.get("hints", [])) + _meta_faults(row.get("meta", {}))
+
+
+def _is_left_out(name: str, value: object) -> bool:
+    if value is None:
+        return name in ("solution", "hints", "meta")
+    return name == "solution" and isinstance(value, str) and not value.strip()
+
+
+def _list_faults(hints: object) -> list[Fault]:
+    if not isinstance(hints, list):
+        return [("hints", f"is {kind_of(hints)}, not an array of texts")]
+    return [("hints", f"hint {i} {reason}") for i, hint in enumerate(hints) if (reason := _text_fault(hint))]
+
+
+def _meta_faults(meta: object) -> list[Fault]:
     if not isinstance(meta, dict):
-        faults.append(("meta", f"is {_kind(meta)}, not an object"))
-    elif _has_surrogate(json.dumps(meta, ensure_ascii=False)):
-        faults.append(("meta", "holds half of a surrogate pair, which is no character"))
-    return faults
+        return [("meta", f"is {kind_of(meta)}, not an object")]
+    return [("meta", HALF)] if meta and has_surrogate(json.dumps(meta, ensure_ascii=False, default=str)) else []
 
 
 def _text_fault(value: object) -> str | None:
     if not isinstance(value, str):
-        quotes = "; put it in quotes" if _kind(value) == "a number" else ""
-        return f"is {_kind(value)}, not text{quotes}"
+        return f"is {kind_of(value)}, not text"
     if not value.strip():
         return "is blank"
-    return "holds half of a surrogate pair, which is no character" if _has_surrogate(value) else None
+    return HALF if has_surrogate(value) else None
 
 
-def _decode(line: bytes, required: Iterable[str]) -> tuple[Mapping[str, Any], list[Fault]]:
-    try:
-        text = line.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
-        row = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_distinct)
-    except UnicodeDecodeError as error:
-        return {}, [("", f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}")]
-    except json.JSONDecodeError as error:
-        return {}, [("", f"is not valid JSON: {error.msg} at column {error.colno}")]
-    except (ValueError, RecursionError) as error:
-        return {}, [("", f"cannot be read as JSON: {error}")]
-    if not isinstance(row, dict):
-        return {}, [("", f"is {_kind(row)}, not an object")]
-    return row, row_faults(row, required)
-
-
-def _encode(problem: Problem) -> tuple[bytes, Mapping[str, Any], list[Fault]]:
-    texts = {name: getattr(problem, name) for name in TEXTS}
-    row = {**texts, "hints": list(problem.hints), "meta": dict(problem.meta)}
-    row = {name: value for name, value in row.items() if value or name in ("id", "question", "answer")}
-    try:
-        # Half a surrogate pair is all that UTF-8 cannot hold; its backslash form is JSON, so _decode can report it.
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        return b"", {"id": problem.id}, [("meta", f"cannot be written as JSON: {error}")]
-    back, faults = _decode(line, ("question", "answer"))
-    if not faults and Problem(**back) != problem:
-        faults = [("meta", "would change in JSON; use lists, not tuples, and text keys")]
-    return line, back, faults
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:30]} is not a finite number")
-    return number
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(_short(n) for n in names if names.count(n) > 1)} appears twice in one object")
-    return row
-
-
-def _kind(value: object) -> str:
-    kinds = {bool: "a boolean", type(None): "null", int: "a number", float: "a number", str: "text"}
-    return kinds.get(type(value)) or {list: "an array", dict: "an object"}.get(type(value), type(value).__name__)
-
-
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a text as a literal of at most about 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
+    """Return whether a text holds half of a surrogate pair, which no file and no tokenizer can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

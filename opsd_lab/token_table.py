@@ -51,8 +51,9 @@ class TokenTable:
     The last three may be left out; they are then "". `top` holds both sides' most probable tokens, where asked for.
 
     Raises:
-        ValueError: for missing or unknown columns, missing values, a gap that is not the difference it claims to be, a
-            token that stands there twice, a rollout with two problems or outcomes, or lists that do not fit the rows.
+        ValueError: for missing or unknown columns, missing values, values of another type, text with half of a surrogate pair, a gap
+            that is not the difference it claims to be, a token that stands there twice, a rollout with two problems or outcomes, or
+            lists that do not fit the rows.
     """
 
     frame: pd.DataFrame
@@ -68,7 +69,7 @@ class TokenTable:
         for name in COLUMNS:
             if bad := given.index[given[name].isna()].tolist():
                 raise ValueError(f"TokenTable: column {name!r} has no value in row {bad[0]} ({len(bad)} such rows)")
-        frame = given.astype(COLUMNS)
+        frame = pd.DataFrame({name: _typed(given[name], kind) for name, kind in COLUMNS.items()})
         _check_numbers(frame)
         _check_rollouts(frame)
         if self.top is not None and len(self.top) != len(frame):
@@ -95,8 +96,14 @@ class TokenTable:
         return TokenTable(self.frame[chosen], None if self.top is None else self.top.rows(chosen))
 
     def with_columns(self, **columns: object) -> "TokenTable":
-        """Return a copy in which the named columns hold new values, one per row."""
-        return TokenTable(self.frame.assign(**columns), self.top)
+        """Return a copy in which the named columns hold new values, one per row.
+
+        Raises:
+            ValueError: as the class does.
+        """
+        # pandas would encode texts at once, and name no row of one that it cannot.
+        given = {name: pd.Series(values, self.frame.index, object) for name, values in columns.items()}
+        return TokenTable(self.frame.assign(**given), self.top)
 
     @staticmethod
     def empty() -> "TokenTable":
@@ -133,6 +140,23 @@ class TokenTable:
         """
         lists = [name for name in (*ARRAYS, *TEXTS) if name in frame]
         return TokenTable(frame.drop(columns=lists), TopTokens.from_columns(frame) if lists else None)
+
+
+def _typed(column: pd.Series, kind: str) -> pd.Series:
+    try:
+        return column.astype(kind)
+    except UnicodeEncodeError:
+        row = next(row for row, text in enumerate(column) if isinstance(text, str) and not _encodable(text))
+        raise ValueError(
+            f"TokenTable: column {column.name!r} holds half of a surrogate pair in row {row}, {column.iloc[row]!r}; a token "
+            "without a whole character has the text '\\ufffd' or none"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"TokenTable: column {column.name!r} is not of type {kind} ({error})") from None
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_numbers(frame: pd.DataFrame) -> None:

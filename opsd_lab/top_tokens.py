@@ -27,7 +27,7 @@ class TopTokens:
     student's log-probabilities. `texts` says what the ids stand for.
 
     Raises:
-        ValueError: when the shapes differ, a number is missing, or an id has no text.
+        ValueError: when the shapes differ, a number is missing, or an id has no text, or one that is no whole text.
     """
 
     student_top_ids: np.ndarray
@@ -50,6 +50,9 @@ class TopTokens:
         for side in SIDES:
             if unnamed := set(np.unique(getattr(self, f"{side}_top_ids")).tolist()) - self.texts.keys():
                 raise ValueError(f"TopTokens: the token id {min(unnamed)} has no text")
+        for token, text in self.texts.items():
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError(f"TopTokens: the text of token id {token}, {text!r}, holds half of a surrogate pair")
 
     def __len__(self) -> int:
         return len(self.student_top_ids)

@@ -8,11 +8,12 @@ log, save or stop at any step.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
 from opsd_lab.batching import Example, padding_share
@@ -36,6 +37,8 @@ from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
 from opsd_lab.teacher_checks import check_lengths, check_teacher
 from opsd_lab.teachers import Teacher, fixed_teacher
 from opsd_lab.token_table import TokenTable
+
+LONGEST_WAIT = timedelta(hours=1)  # of one process for the others, where all meet; torch then raises, instead of waiting for ever
 
 
 class _Drawn(NamedTuple):
@@ -95,7 +98,8 @@ class Trainer:
         self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
         names, new = [f"problem {p.id!r}" for p in self.problems], sampling.max_new_tokens
         check_lengths(policy, "student", [(name, len(pair.student_ids), new) for name, pair in zip(names, self.pairs, strict=True)])
-        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+        self.accelerator = Accelerator(cpu=policy.device.type == "cpu", kwargs_handlers=[wait])
         if self.params.batch_size < (processes := self.accelerator.num_processes):
             raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
         self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())

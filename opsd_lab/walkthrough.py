@@ -9,6 +9,7 @@ from pathlib import Path
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, other_problem, reference_solution
 from opsd_lab.evaluation import Evaluation, evaluate
+from opsd_lab.files import write_whole
 from opsd_lab.grading import Grader
 from opsd_lab.ledger import Ledger, peak_memory_gb
 from opsd_lab.policies import Policy, add_lora, load_policy
@@ -107,6 +108,5 @@ def write_report(
         "tokens": {"generated": total.tokens_generated, "scored": total.tokens_scored, "trained": total.tokens_trained},
         "peak_memory_gb": round(peak_memory_gb(), 2),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(path, json.dumps(report, indent=1) + "\n")
     return report

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import tyro
 
-from opsd_lab.problems import Problem, save_jsonl
+from opsd_lab.problem_files import save_jsonl
+from opsd_lab.problems import Problem
 from opsd_lab.word_templates import FIRST_HINTS, LAST_HINTS, ONE_STEP_HINTS, TEMPLATES, Cast, Template
 
 Step = tuple[int, str, int, int]

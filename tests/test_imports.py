@@ -19,7 +19,17 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"files"},
     {"interrupts", "weight_swaps", "options"},
-    {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
+    {"limited_files", "arrow_rows"},
+    {"reference_answers"},
+    {
+        "problems",
+        "column_maps",
+        "problem_files",
+        "word_templates",
+        "word_problems",
+        "hub_problems",
+        "champ",
+    },
     {"token_text"},
     {"contexts"},
     {"rollouts.base"},

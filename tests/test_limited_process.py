@@ -111,3 +111,12 @@ def test_limits_must_be_positive(script, limits):
 def test_what_both_sides_load_imports_the_standard_library_only():
     code = f"import runpy, sys; runpy.run_path({str(SHARED)!r}); sys.exit('numpy' in sys.modules or 'opsd_lab' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0
+
+
+def test_a_stopped_worker_is_late_and_not_waited_for_also_with_a_request_that_no_pipe_holds(process):
+    assert process.ask("a") == "a"
+    os.kill(process._worker.process.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    assert process.ask("x" * 2**22) is None
+    assert time.monotonic() - started < 20
+    assert process.ask("a") == "a"

@@ -1,3 +1,5 @@
+import ast
+import json
 import math
 from html.parser import HTMLParser
 
@@ -8,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsd_lab.token_table import COLUMNS, TokenTable
-from opsd_lab.token_view import contexts_view, render, render_views
+from opsd_lab.token_view import contexts_view, explore, render, render_views
 from opsd_lab.token_view.colours import ABOVE, BELOW, TEXT, colour, contrast
 from opsd_lab.token_view.details import NAMES, number, token_details
 from opsd_lab.token_view.static import MEANINGS, default_scale
-from opsd_lab.token_view.visible import visible_text
-from opsd_lab.top_tokens import TopTokens
+from opsd_lab.token_view.visible import literal, visible_text
+from opsd_lab.top_tokens import ARRAYS, TopTokens
 
 OUR_TAGS = {
     *("div", "style", "span", "figure", "figcaption", "bdi", "i", "br", "wbr", "small", "details", "summary", "table"),
@@ -304,7 +306,11 @@ def test_the_table_shows_every_number_of_a_token_and_the_column_that_colours_it(
         ("❤\ufe0f", "❤\ufe0f"),
         ("\ufe0f", "U+FE0F"),
         (" \ufe0f", " U+FE0F"),
-        ("a\U000e0100\U000e0101b", "a\U000e0100U+E0101b"),
+        ("a\U000e0100\U000e0101b", "aU+E0100U+E0101b"),
+        ("葛\U000e0100\U000e0101", "葛\U000e0100U+E0101"),
+        ("a\ufe0f1\ufe0f\u20e3", "aU+FE0F1\ufe0f\u20e3"),
+        ("\u2800\ufe0f\U0001d159", "U+2800U+FE0FU+1D159"),
+        ("a \u0301\n\u20dd", "a ◌\u0301⏎◌\u20dd"),
         ("\U000e0041", "U+E0041"),
         ("👩\u200d🔬", "👩U+200D🔬"),
         ("\u3164\u2800\u034f", "U+3164U+2800U+034F"),
@@ -384,3 +390,72 @@ def test_the_marked_part_is_the_teachers_own_and_not_the_same_text_in_the_questi
 def test_a_privileged_part_that_the_teacher_does_not_have_is_an_error(teacher):
     with pytest.raises(ValueError, match="not in the teacher's own part"):
         contexts_view("Is 12 even?", teacher, privileged="12")
+
+
+# Characters that show nothing, or nothing of their own where they stand alone.
+UNSEEN = [
+    *"\u115f\u2800\u3164\uffa0\u180b\u180f\u034f\u17b4\u200b\u202e\u00a0\u2003\ufeff\x00\x1b\u00ad",
+    "\ufe0f",
+    "\U000e0100",
+    "\U000e0041",
+]
+UNSEEN += ["\U0001d159", "\u0301", "\u20dd", "\u0903"]
+
+
+@pytest.mark.parametrize("character", UNSEEN)
+def test_nothing_is_invisible_in_tooltips_tables_and_literals(character):
+    table = with_top(make_table([character, f"a {character}", "'\""]))
+    top = {field: getattr(table.top, field) for field in ARRAYS}
+    view = render(TokenTable(table.frame, TopTokens(**top, texts=dict.fromkeys(table.top.texts, character))))
+    escaped = literal(character)
+    assert escaped.isascii() and ast.literal_eval(escaped) == character
+    page = Page(view.html)
+    assert page.tokens[0]["title"].startswith(f"{escaped}  (position 0") and page.tokens[0]["title"].count(escaped) == 7
+    assert page.text.count(escaped) >= 4, "the table has the literal too"
+    assert character not in "".join(token["title"] for token in page.tokens)
+    assert character not in Page(view.html).text.replace(f"◌{character}", "")
+
+
+@given(st.text())
+@settings(max_examples=300, deadline=None)
+def test_a_literal_is_the_text_again_and_prints_what_repr_prints(text):
+    assert ast.literal_eval(literal(text)) == text
+    assert literal(text).isprintable()
+    assert literal('what\'s "this"\n\\') == repr('what\'s "this"\n\\')
+
+
+def test_the_title_of_a_page_has_no_control_characters(tmp_path):
+    views = {"a\u202e\x00<b>": make_table(), "half \ud83d": make_table()}
+    title = render_views(views, rollout=0).save(tmp_path / "view.html").read_text(encoding="utf-8").partition("<title>")[2]
+    assert title.startswith("Token view: aU+202EU+0000&lt;b&gt;, half U+D83D</title>")
+    assert render(make_table(), titles=["\ud83d"]).save(tmp_path / "one.html").exists()
+
+
+def test_what_is_no_table_or_no_title_is_refused_with_what_to_pass():
+    class Record:
+        table = make_table()
+
+    for wrong, remedy in ((Record(), "not a Record; pass its .table"), (make_table().frame, "not a DataFrame; score_rollouts")):
+        with pytest.raises(TypeError, match=f"render: needs a TokenTable, {remedy}"):
+            render(wrong)
+        with pytest.raises(TypeError, match=f"render_views: 'a': needs a TokenTable, {remedy}"):
+            render_views({"a": wrong}, rollout=0)
+        with pytest.raises(TypeError, match=f"explore: needs a TokenTable, {remedy}"):
+            explore(wrong)
+        with pytest.raises(TypeError, match=f"explore: 'a': needs a TokenTable, {remedy}"):
+            explore({"a": wrong})
+    for wrong in (None, 3):
+        with pytest.raises(ValueError, match=rf"title 0 is {wrong}, not text"):
+            render(make_table(), titles=[wrong])
+        with pytest.raises(ValueError, match=rf"title 0 is {wrong}, not text"):
+            explore(make_table(), titles={0: wrong})
+        with pytest.raises(ValueError, match=rf"title 0 is {wrong}, not text"):
+            explore({wrong: make_table()})
+
+
+def test_the_live_view_shows_sources_and_names_as_the_static_one_does():
+    tables = {"a\u202e": make_table(step=0, label="correct", label_source="me\u202e\u2800"), "\ud83d": make_table()}
+    widget = explore(tables).widget
+    panel = json.loads(widget.data)["aU+202E"]
+    assert panel["source_shown"] == ["meU+202EU+2800"] * 3 and panel["label_source"] == ["me\u202e\u2800"] * 3
+    assert json.loads(widget.about)["names"] == ["aU+202E", "U+D83D"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd_lab.problems import Problem, builtin, load_jsonl
+from opsd_lab.problem_files import load_jsonl
+from opsd_lab.problems import Problem, builtin
 from opsd_lab.word_problems import FAMILIES, SIZES, generate, key, splits, write_files
 
 DATA = Path(__file__).parents[1] / "data" / "word_problems"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from opsd_lab.options import real, whole
+from opsd_lab.problems import has_surrogate
 
 if TYPE_CHECKING:
     from opsd_lab.policies import Policy
@@ -64,7 +65,7 @@ class Rollout:
     completion token, where the sampler knows it.
 
     Raises:
-        ValueError: when the completion is empty or the lengths disagree.
+        ValueError: when the completion is empty, the lengths disagree, or a text holds half of a surrogate pair.
     """
 
     problem_id: str
@@ -87,6 +88,9 @@ class Rollout:
             raise ValueError(f"{name}: {len(self.completion_ids)} token ids but {len(self.tokens)} token texts")
         if self.finish_reason not in ("stop", "length"):
             raise ValueError(f"{name}: finish_reason is {self.finish_reason!r}, not 'stop' or 'length'")
+        for what, text in {"problem_id": self.problem_id, "text": self.text, "tokens": "\n".join(self.tokens)}.items():
+            if has_surrogate(text):
+                raise ValueError(f"{name}: {what} holds half of a surrogate pair; decode the whole completion at once")
 
     @property
     def truncated(self) -> bool:

@@ -1,6 +1,10 @@
 """One vLLM server, spoken to over HTTP: what it serves, one completion at a time, and what can go wrong with each answer."""
 
 import contextlib
+import json
+import threading
+import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +19,20 @@ ENABLE_LORA = (
 )
 
 
+LARGEST_ANSWER = 64 * 2**20  # bytes, unfolded; a completion of 100,000 tokens takes less than 10 MB
+
+
 class Endpoint:
-    """A server at `url`, for example http://gpu-3:8000. `timeout` (s) bounds the wait for each answer."""
+    """A server at `url`, for example http://gpu-3:8000. `timeout` (s) bounds the wait for the whole of each answer.
+
+    An answer holds at most 64 MiB, also after unfolding one that is compressed though nobody asked for it. A server that passes
+    either limit has failed, with a `ServerFault` that names it.
+    """
 
     def __init__(self, url: str, timeout: float, connections: int, api_key: str | None = None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.timeout = timeout
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx.Client(base_url=self.url, headers=headers, limits=limits, timeout=httpx.Timeout(timeout, connect=10.0))
 
@@ -82,26 +94,68 @@ class Endpoint:
         self._client.close()
 
     def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> dict:
+        status, content = self._answer(method, path, body)
+        if status >= 400:
+            said = content[:2000].decode(errors="replace")[:500]
+            lasting = status < 500 and status not in (404, 408, 425, 429)
+            raise ServerFault(f"{self.url} answered {path} with {status}: {said}", lasting=lasting, unknown_model=status == 404)
         try:
-            response = self._client.request(method, path, json=body)
-        except httpx.TimeoutException:
-            raise ServerFault(f"{self.url} did not answer {path} within {self._client.timeout.read:g} s") from None
-        except httpx.HTTPError as error:
-            raise ServerFault(f"{self.url} cannot be reached, or broke off ({type(error).__name__}: {error})") from None
-        if response.is_error:
-            said = response.text[:500]
-            lasting = response.status_code < 500 and response.status_code not in (404, 408, 425, 429)
-            raise ServerFault(
-                f"{self.url} answered {path} with {response.status_code}: {said}",
-                lasting=lasting,
-                unknown_model=response.status_code == 404,
-            )
-        try:
-            return response.json()
-        except ValueError:
+            return json.loads(content)
+        except (ValueError, RecursionError):
             if path.endswith("lora_adapter"):
                 return {}  # a plain sentence: it worked
-            raise ServerFault(f"{self.url} answered {path} with broken JSON ({len(response.content)} bytes)") from None
+            raise ServerFault(f"{self.url} answered {path} with broken JSON ({len(content)} bytes)") from None
+
+    def _answer(self, method: str, path: str, body: dict[str, object] | None) -> tuple[int, bytes]:
+        """Return the status and the whole content of an answer, within the limits of time and size."""
+        found: list[tuple[int, bytes] | Exception] = []
+        done = threading.Event()
+
+        def wait() -> None:
+            try:
+                found.append(self._received(method, path, body))
+            except Exception as error:
+                found.append(error)
+            done.set()
+
+        # A thread, because httpx limits each read: a server that sends a byte now and then would be waited for without an end.
+        threading.Thread(target=wait, daemon=True).start()
+        late = f"{self.url} did not answer {path} within {self.timeout:g} s"
+        if not done.wait(self.timeout):
+            raise ServerFault(late)
+        match found[0]:
+            case httpx.TimeoutException():
+                raise ServerFault(late)
+            case httpx.HTTPError() as error:
+                raise ServerFault(f"{self.url} cannot be reached, or broke off ({type(error).__name__}: {error})") from None
+            case Exception() as error:
+                raise error
+            case answer:
+                return answer
+
+    def _received(self, method: str, path: str, body: dict[str, object] | None) -> tuple[int, bytes]:
+        deadline, content = time.monotonic() + self.timeout, bytearray()
+        too_large = f"{self.url} answered {path} with more than {LARGEST_ANSWER // 2**20} MiB"
+        with self._client.stream(method, path, json=body) as response:
+            for block in response.iter_raw():
+                content += block
+                if len(content) > LARGEST_ANSWER:
+                    raise ServerFault(too_large)
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("late")  # nobody waits for it any more
+            coding = response.headers.get("content-encoding", "identity").lower()
+            status = response.status_code
+        if coding == "identity":
+            return status, bytes(content)
+        if coding not in ("gzip", "deflate"):
+            raise ServerFault(f"{self.url} answered {path} in the coding {coding[:40]!r}, though asked for none", lasting=True)
+        try:
+            unfolded = zlib.decompressobj(zlib.MAX_WBITS + 32).decompress(content, LARGEST_ANSWER + 1)
+        except zlib.error as error:
+            raise ServerFault(f"{self.url} answered {path} with broken compression ({error})") from None
+        if len(unfolded) > LARGEST_ANSWER:
+            raise ServerFault(too_large)
+        return status, unfolded
 
 
 def _body(model: str, request: Request, params: SamplingParams, stop_ids: Sequence[int]) -> dict[str, object]:

@@ -5,6 +5,8 @@ view it is nearly always right, without it sometimes. That difference is what se
 """
 
 import math
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from opsd_lab.contexts import (
     partial_solution,
     reference_solution,
 )
+from opsd_lab.files import write_whole
 from opsd_lab.policies import Policy
 from opsd_lab.problems import Problem
 from opsd_lab.sandbox.vocabulary import make_tokenizer
@@ -210,8 +213,11 @@ def _padded(row: list, width: int, fill: object) -> list:
 
 def save_small(policy: Policy, folder: Path) -> None:
     """Write the model with its tokenizer; weights are kept as float16 and become float32 when loaded."""
-    policy.model.save_pretrained(folder)
-    policy.tokenizer.save_pretrained(folder)
-    weights = folder / "model.safetensors"
-    tensors: dict[str, Tensor] = {name: value.half() for name, value in load_file(weights).items()}
-    save_file(tensors, weights, {"format": "pt"})
+    with tempfile.TemporaryDirectory() as made:
+        policy.model.save_pretrained(made)
+        policy.tokenizer.save_pretrained(made)
+        weights = Path(made, "model.safetensors")
+        tensors: dict[str, Tensor] = {name: value.half() for name, value in load_file(weights).items()}
+        save_file(tensors, weights, {"format": "pt"})
+        for path in Path(made).iterdir():
+            write_whole(folder / path.name, partial(shutil.copyfile, path))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from opsd_lab.token_view.visible import visible_text
+from opsd_lab.token_view.visible import literal, visible_text
 from opsd_lab.top_tokens import SIDES, TopTokens
 
 VERDICTS = MappingProxyType(
@@ -66,7 +66,7 @@ def leading_tokens(top: TopTokens, sampled: Iterable[int]) -> list[dict[str, str
         ids, logprobs = (getattr(top, f"{side}_top_{kind}")[:, :LEADING].tolist() for kind in ("ids", "logprobs"))
         for line, chosen, row_ids, row_logprobs in zip(lines, sampled, ids, logprobs, strict=True):
             line[f"{side}_leaders"] = ", ".join(
-                f"{top.texts[i]!r} {probability(p)}{' (sampled)' if i == chosen else ''}"
+                f"{literal(top.texts[i])} {probability(p)}{' (sampled)' if i == chosen else ''}"
                 for i, p in zip(row_ids, row_logprobs, strict=True)
             )
     return lines
@@ -107,7 +107,7 @@ def token_details(row: dict) -> str:
     The token stands there as a Python literal, in which nothing is invisible. `leading_tokens`, where `row` has them,
     follow the numbers of their side.
     """
-    lines = [f"{row['token']!r}  (position {row['position']}, id {row['token_id']})"]
+    lines = [f"{literal(row['token'])}  (position {row['position']}, id {row['token_id']})"]
     if not row["token"]:
         lines.append("no text of its own, as in a character that is spread over several tokens")
     lines.append(
@@ -133,7 +133,7 @@ def tokens_as_table(rows: list[dict], caption: str, column: str) -> str:
     heads = "".join(f'<th scope="col">{LEADERS.get(name) or column_name(name)}' for name in ("token", *columns))
     # Each row states its background, because JupyterLab's own themes colour the rows of every table. Cells need no end tags.
     body = "".join(
-        f'<tr style="background:#fff"><th scope="row">{attribute(repr(row["token"]))}'
+        f'<tr style="background:#fff"><th scope="row">{attribute(literal(row["token"]))}'
         + "".join(f"<td>{attribute(_cell(row, name))}" for name in columns)
         for row in rows
     )

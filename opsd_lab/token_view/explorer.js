@@ -118,7 +118,7 @@ class Panel {
     const chip = make("span", {class: "chip", "aria-hidden": "true"});
     const group = make("span", {class: `step ${label}`, role: "group"}, chip);
     this.bands = i === 0 || !this.bands || this.bands.data !== data ? Object.assign([], {data}) : this.bands;
-    this.bands.push({step, label, phase: data.error_phase[i], source: data.label_source[i], inside, chip, group});
+    this.bands.push({step, label, phase: data.error_phase[i], source: data.source_shown[i], inside, chip, group});
     return group;
   }
 
@@ -385,7 +385,7 @@ class View {
     const {data} = panel, value = (name) => Number(data[name][i]);
     const fact = (name, text) => make("span", {}, make("span", {class: "caption"}, `${name} `), text);
     const side = (who) => fact(who, `p ${percent(value(`${who}_logprob`))}, log-prob ${signed(value(`${who}_logprob`))}, rank ${data[`${who}_rank`][i]}, entropy ${value(`${who}_entropy`).toFixed(2)}`);
-    const step = data.step[i] < 0 ? "in none" : `${data.step[i] + 1}, ${MARK[data.label[i]]} ${data.label[i] || "not judged"}${data.label_source[i] ? `, by ${data.label_source[i]}` : ""}`;
+    const step = data.step[i] < 0 ? "in none" : `${data.step[i] + 1}, ${MARK[data.label[i]]} ${data.label[i] || "not judged"}${data.source_shown[i] ? `, by ${data.source_shown[i]}` : ""}`;
     const head = make("div", {class: "facts"}, ...(panel.name ? [make("strong", {}, panel.name)] : []), make("span", {class: "word"}, data.shown[i]),
       fact("position", String(data.position[i])), fact("id", String(data.token_id[i])), fact("class", data.class[i]), side("student"), side("teacher"),
       fact("gap", `${signed(value("gap"))} nats`), fact("divergence", `${value("divergence").toPrecision(3)} nats`), fact("loss", value("loss").toPrecision(3)),

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opsd_lab.files import write_whole
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view.explorer_data import as_json, frame_of_view, rollout_of_view
 from opsd_lab.token_view.page import StaticView
-from opsd_lab.token_view.static import MEANINGS, render, render_views
+from opsd_lab.token_view.static import MEANINGS, check_table, check_titles, render, render_views
+from opsd_lab.token_view.visible import visible_text
 
 HERE = Path(__file__).parent
 SCRIPT, STYLE, PAGE = ((HERE / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html"))
@@ -42,6 +44,7 @@ class LiveView:
 
         Raises:
             ValueError: when the tables are too large for a page.
+            OSError: when the file cannot be written.
         """
         tokens = sum(len(table) for table in self.tables.values())
         if tokens > LARGEST_PAGE:
@@ -56,10 +59,7 @@ class LiveView:
         page = PAGE
         for mark, text in (("/*style*/", STYLE), ("/*script*/", SCRIPT), ("/*data*/", as_json(data))):
             page = page.replace(mark, text, 1)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-        return path
+        return write_whole(path, page)
 
 
 def explore(
@@ -77,11 +77,20 @@ def explore(
     by token.
 
     Raises:
-        ValueError: for no tables, an empty one, a column that cannot be shown, or a scale that is not positive.
+        TypeError: for something else in place of a table; the message says what to pass.
+        ValueError: for no tables, an empty one, a column that cannot be shown, a title that is no text, or a scale that is not
+            positive.
         KeyError: when no table has the rollout.
         ModuleNotFoundError: when the extra `notebooks` is not installed.
     """
-    named = {"": tables} if isinstance(tables, TokenTable) else dict(tables)
+    if not isinstance(tables, Mapping):
+        check_table(tables, "explore")
+        tables = {"": tables}
+    check_titles(dict(enumerate(tables)))
+    named = {name and visible_text(name): table for name, table in tables.items()}
+    for name, table in named.items():
+        check_table(table, f"explore: {name!r}")
+    check_titles(titles or {})
     if not named or not all(len(table) for table in named.values()):
         raise ValueError("explore: there is no table, or one without rows, so there is nothing to show")
     if column not in MEANINGS:

@@ -58,6 +58,7 @@ def _panel(table: TokenTable) -> dict:
     frame = table.frame.iloc[order]
     tokens = frame["token"].tolist()
     panel = {name: frame[name].tolist() for name in COLUMNS} | {"class": token_classes(tokens)}
+    panel["source_shown"] = [source and visible_text(source) for source in panel["label_source"]]
     panel["shown"], panel["breaks"] = zip(*map(_shown, tokens), strict=True)
     if table.top is not None:
         top = table.top.rows(order)

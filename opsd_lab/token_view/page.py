@@ -4,7 +4,9 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opsd_lab.files import write_whole
 from opsd_lab.token_view.colours import TEXT
+from opsd_lab.token_view.visible import visible_text
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 CARD = (
@@ -36,14 +38,11 @@ class StaticView:
         Raises:
             OSError: when the file cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         page = (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(self.title)}</title>\n</head>\n"
+            f"<title>{html.escape(visible_text(self.title))}</title>\n</head>\n"
             f'<body style="margin:1rem;background:#fff">\n<main>\n{self.html}\n</main>\n</body>\n</html>\n'
         )
-        path.write_text(page, encoding="utf-8")
-        return path
+        return write_whole(path, page)

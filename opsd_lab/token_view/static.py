@@ -85,9 +85,11 @@ def render(table: TokenTable, *, column: str = "gap", titles: list[str] | None =
     to two digits and at least 0.5. A value beyond it is dotted and printed; a token of weight 0 is struck through.
 
     Raises:
-        ValueError: for an empty table, a column that holds no real numbers, a scale that is not positive, or a number
-            of titles that is not the number of rollouts.
+        TypeError: for something else in place of a table; the message says what to pass.
+        ValueError: for an empty table, a column that holds no real numbers, a scale that is not positive, a title that is no text,
+            or a number of titles that is not the number of rollouts.
     """
+    check_table(table, "render")
     if not len(table):
         raise ValueError("token view: the TokenTable has no rows, so there is nothing to show")
     panels = [table.rollout(index) for index in sorted(table.frame["rollout"].unique())]
@@ -96,6 +98,7 @@ def render(table: TokenTable, *, column: str = "gap", titles: list[str] | None =
         titles = [f"rollout {first['rollout']} · problem {first['problem_id']}" for first in firsts]
     if len(titles) != len(panels):
         raise ValueError(f"token view: {len(titles)} titles for {len(panels)} rollouts; give one for each")
+    check_titles(dict(enumerate(titles)))
     return _view(panels, titles, column, scale)
 
 
@@ -105,12 +108,15 @@ def render_views(tables: Mapping[str, TokenTable], *, rollout: int, column: str 
     The tables hold the same completion under different privileged views, or before and after training.
 
     Raises:
+        TypeError: for something else in place of a table; the message says what to pass.
         KeyError: when a table has no rollout of that number.
         ValueError: when there are no tables, when they hold different completions, and as `render` does.
     """
     if not tables:
         raise ValueError("render_views: no tables, so there is nothing to compare; give one for each view")
+    check_titles(dict(enumerate(tables)))
     for name, table in tables.items():
+        check_table(table, f"render_views: {name!r}")
         if rollout not in (there := set(table.frame["rollout"])):
             raise KeyError(f"render_views: the table {name!r} has no rollout {rollout}; it has {sorted(there)}")
     panels = {name: table.rollout(rollout) for name, table in tables.items()}
@@ -124,6 +130,20 @@ def render_views(tables: Mapping[str, TokenTable], *, rollout: int, column: str 
                     f"{_or_end(found)}; score the same completion under every view"
                 )
     return _view(list(panels.values()), list(panels), column, scale)
+
+
+def check_table(table: object, who: str) -> None:
+    """Raise TypeError, which says what to pass, for what is no TokenTable."""
+    if not isinstance(table, TokenTable):
+        remedy = "pass its .table" if isinstance(getattr(table, "table", None), TokenTable) else "score_rollouts makes them"
+        raise TypeError(f"{who}: needs a TokenTable, not a {type(table).__name__}; {remedy}")
+
+
+def check_titles(titles: Mapping[int, object]) -> None:
+    """Raise ValueError for a title that is no text."""
+    for place, title in titles.items():
+        if not isinstance(title, str):
+            raise ValueError(f"token view: title {place} is {title!r}, not text")
 
 
 def _or_end(token_id: int | None) -> int | str:

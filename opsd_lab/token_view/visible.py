@@ -6,8 +6,9 @@ from itertools import pairwise
 
 EMPTY = "∅"
 NEWLINE = "⏎"
-# Characters that Python calls printable and that show nothing (Unicode's Default_Ignorable_Code_Point, and the Braille blank).
-BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+# Characters that Python calls printable and that show nothing: Unicode's Default_Ignorable_Code_Point, and blank glyphs.
+BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4\U0001d159")
+KEYCAPS = "0123456789#*"
 
 
 def visible_text(text: str, *, newline: str = NEWLINE, space: str = " ") -> str:
@@ -15,26 +16,51 @@ def visible_text(text: str, *, newline: str = NEWLINE, space: str = " ") -> str:
 
     A newline becomes `newline` and a space becomes `space`; a tab becomes "⇥", and any other character that does not
     print (a control character, a bidirectional control, a zero-width space, half of a surrogate pair, a blank letter) its
-    code point, such as "U+202E"; a variation selector does so too, unless it follows the character that it varies. A
-    combining mark that would sit on the text before it gets a dotted circle, and empty text becomes "∅".
+    code point, such as "U+202E"; a variation selector does so too, unless it follows a character that it can vary. A
+    combining mark that stands on nothing visible gets a dotted circle, and empty text becomes "∅".
     """
     if not text:
         return EMPTY
-    shown = [_visible_character(c, before, newline, space) for before, c in pairwise(f" {text}")]
-    if unicodedata.category(shown[0][0]).startswith("M"):
-        shown.insert(0, "◌")
+    own = {"\n": newline, " ": space, "\t": "⇥"}
+    shown = []
+    for before, character in pairwise(f" {text}"):
+        if character in own:
+            shown.append(own[character])
+        elif _is_hidden(character, before):
+            shown.append(f"U+{ord(character):04X}")
+        else:
+            shown.append(f"◌{character}" if _stands_alone(character, before) else character)
     return "".join(shown)
 
 
-def _visible_character(character: str, before: str, newline: str, space: str) -> str:
-    if character == "\n":
-        return newline
-    if character == " ":
-        return space
-    if character == "\t":
-        return "⇥"
-    hidden = character in BLANK or (_varies(character) and (before.isspace() or _varies(before)))
-    return character if character.isprintable() and not hidden else f"U+{ord(character):04X}"
+def literal(text: str) -> str:
+    """Return a text as a Python literal in which nothing is invisible, not even what `repr` takes for printable."""
+    quote, shown = repr(text)[0], []
+    for before, character in pairwise(f" {text}"):
+        if character in "'\"":
+            shown.append(f"\\{character}" if character == quote else character)
+        elif character != " " and (_is_hidden(character, before) or _varies(character) or _stands_alone(character, before)):
+            shown.append(repr(character)[1:-1] if not character.isprintable() else character.encode("unicode_escape").decode())
+        else:
+            shown.append(repr(character)[1:-1])
+    return f"{quote}{''.join(shown)}{quote}"
+
+
+def _is_hidden(character: str, before: str) -> bool:
+    if not character.isprintable() or character in BLANK:
+        return True
+    if not _varies(character):
+        return False
+    bases = KEYCAPS if character in "\ufe0e\ufe0f" else ""
+    return not _is_seen(before) or _varies(before) or (before.isascii() and before not in bases)
+
+
+def _stands_alone(character: str, before: str) -> bool:
+    return unicodedata.category(character).startswith("M") and not _is_seen(before)
+
+
+def _is_seen(character: str) -> bool:
+    return character.isprintable() and not character.isspace() and character not in BLANK
 
 
 def _varies(character: str) -> bool:

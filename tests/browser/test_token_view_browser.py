@@ -7,7 +7,7 @@ import pytest
 from opsd_lab.idea_figure import draw_idea
 from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view import contexts_view, render, render_views
-from opsd_lab.token_view.visible import visible_text
+from opsd_lab.token_view.visible import literal, visible_text
 from opsd_lab.top_tokens import TopTokens
 
 HOSTILE = (
@@ -89,7 +89,7 @@ def test_hostile_tokens_run_nothing_and_show_as_themselves(page):
 def test_tooltips_hold_the_hostile_token_as_a_literal(page):
     page.set_content(render(make_table(HOSTILE)).html)
     titles = page.locator(".opsd-tokens bdi").evaluate_all("all => all.map(e => e.title)")
-    assert [title.partition("  (position")[0] for title in titles] == [repr(token) for token in HOSTILE]
+    assert [title.partition("  (position")[0] for title in titles] == [literal(token) for token in HOSTILE]
 
 
 def test_a_right_to_left_override_does_not_reorder_its_neighbours(page):
