@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from opsd_lab.adapters import adapters_off
 from opsd_lab.policies import Policy, has_fresh_lora
 
 
@@ -76,7 +77,7 @@ class AdapterOffTeacher(LiveTeacher):
     @contextmanager
     def weights(self) -> Iterator[None]:
         """Switch the LoRA off inside the block."""
-        with self._model.disable_adapter():
+        with adapters_off(self._model):
             yield
 
 

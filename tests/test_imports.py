@@ -20,7 +20,7 @@ LAYERS = [
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
     {"rollouts.base"},
-    {"embedded", "policies"},
+    {"embedded", "adapters", "policies", "folding"},
     {"teachers"},
     {"token_text"},
     {"scoring"},

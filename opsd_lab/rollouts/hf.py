@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from opsd_lab.policies import Policy, folded_lora
+from opsd_lab.folding import folded_lora
+from opsd_lab.policies import Policy
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.written import written_rollout
 from opsd_lab.scoring import LogitHead
