@@ -71,6 +71,11 @@ class Policy:
         """Where the model's weights are."""
         return self.causal_lm.device
 
+    def ensure_evaluation_mode(self) -> None:
+        """Put the model into evaluation mode, if anything has been put into training mode since the policy was made."""
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that training changes, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -96,6 +101,9 @@ class _Given:
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    def __call__(self, *inputs: object, **options: object) -> None:
+        self.__getattr__("forward")
 
     def __getattr__(self, attribute: str) -> object:
         raise ValueError(

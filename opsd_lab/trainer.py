@@ -22,7 +22,8 @@ from opsd_lab.divergences import Tokens
 from opsd_lab.interrupts import uninterrupted
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
-from opsd_lab.policies import Policy
+from opsd_lab.optimizer import MasterAdamW
+from opsd_lab.policies import Policy, check_trainable
 from opsd_lab.problems import Problem
 from opsd_lab.records import Columns, Normalisation, StepRecord, TrainingParams, sampled_logprobs, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
@@ -44,14 +45,15 @@ class Trainer:
     """On-policy self-distillation of one policy on a list of problems.
 
     Every problem's two prompts are built here, so that one which cannot be rendered or does not fit is reported before any
-    work. The model stays in evaluation mode: without dropout, sampler, student and teacher compute the same function.
+    work. The model is kept in evaluation mode: without dropout, sampler, student and teacher compute the same function. Gradient
+    checkpointing acts where it is switched on, and weights in half precision train through float32 copies, see `MasterAdamW`.
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards which
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
 
     Raises:
         ValueError: for no problems, a problem without what the view shows, prompts that do not fit the model's context, or pieces
-            that do not go together; a batch of fewer problems than there are processes.
+            that do not go together; a batch of fewer problems than there are processes; a policy in which nothing trains.
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
 
@@ -72,6 +74,7 @@ class Trainer:
     ) -> None:
         if not problems:
             raise ValueError("Trainer: there are no problems to train on")
+        check_trainable(policy)
         check_head(policy)
         self.policy, self.sampler, self.sampling = policy, sampler, sampling
         self.params = params or TrainingParams()
@@ -90,7 +93,7 @@ class Trainer:
         if self.params.batch_size < (processes := self.accelerator.num_processes):
             raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
         self.trainable = list(policy.trainable().values())
-        self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
+        self.optimizer = MasterAdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
         self.costs = CostModel.of(policy)
         with self.teacher.weights():
             self.teacher_costs = CostModel.of(self.teacher.policy_beside(policy))

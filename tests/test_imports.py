@@ -20,7 +20,7 @@ LAYERS = [
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
     {"rollouts.base"},
-    {"embedded", "adapters", "policies", "folding"},
+    {"embedded", "adapters", "policies", "folding", "recomputation", "optimizer"},
     {"teachers"},
     {"token_text"},
     {"scoring"},

@@ -45,6 +45,7 @@ class HFSampler:
             FloatingPointError: when the policy's weights have diverged, so that its logits are no numbers.
         """
         check_prompts(prompts, params, self.policy.context_length)
+        self.policy.ensure_evaluation_mode()
         asked = requests(prompts, params)
         jobs, uniforms = [list(request.prompt) for request in asked], _uniforms(asked, params.max_new_tokens)
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
