@@ -6,7 +6,7 @@ from opsd_lab.clipping import ClipMeasured
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.objectives import Objective
 from opsd_lab.options import instance, name_of
-from opsd_lab.policies import Policy
+from opsd_lab.policies import Policy, check_trainable
 from opsd_lab.problems import Problem
 from opsd_lab.records import TrainingParams
 from opsd_lab.rollouts.base import SamplingParams
@@ -27,11 +27,7 @@ def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
     objective, sampling, params, source = trainer.objective, trainer.sampling, trainer.params, trainer.source
     if not trainer.problems:
         raise ValueError("Trainer: there are no problems to train on")
-    if not trainer.policy.trainable():
-        raise ValueError(
-            f"Trainer: nothing of {trainer.policy.name} trains, since no parameter has requires_grad; train a LoRA (add_lora), or "
-            "set it on what shall train"
-        )
+    check_trainable(trainer.policy)
     if trainer.rewards is None and (trainer.gate or objective.needs_rewards):
         raise ValueError("Trainer: a gate, and an objective such as GRPO, need `rewards` to judge the rollouts")
     if trainer.rewards is not None and trainer.gate is None and not objective.needs_rewards:

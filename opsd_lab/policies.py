@@ -1,20 +1,17 @@
 """The model: loading it, and its LoRA."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from opsd_lab import embedded
-from opsd_lab.interrupts import deferred_interrupts
-from opsd_lab.weight_swaps import swapped
+from opsd_lab.adapters import active_adapters, adds_nothing, has_adapter, own_parameters, side_modules, tuner_layers
 
 LORA_TARGETS = "all-linear"
 
@@ -23,10 +20,13 @@ LORA_TARGETS = "all-linear"
 class Policy:
     """A causal language model with its tokenizer.
 
-    `model` is the transformers model, wrapped by peft where it has a LoRA.
+    `model` is the transformers model, with or without peft's wrapper around it. It is put into evaluation mode, so that without
+    dropout everyone who computes with it computes the same function.
 
     Raises:
-        ValueError: when neither the tokenizer nor the generation config names an end-of-sequence token.
+        ValueError: when neither the tokenizer nor the generation config names an end-of-sequence token; for a tokenizer without a
+            fast backend; for an adapter that acts outside the model's layers.
+        TypeError: when the model is neither a transformers model nor one wrapped by peft.
     """
 
     name: str
@@ -34,13 +34,20 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
+        if getattr(self.tokenizer, "backend_tokenizer", None) is None:
+            raise ValueError(
+                f"{self.name}: its tokenizer ({type(self.tokenizer).__name__}) has no fast backend, which tells each token's text; "
+                "save it with a tokenizer.json (transformers converts most), or take a model that has one"
+            )
+        _check_wrapper(self.name, self.model)
         if not self.eos_ids:
             raise ValueError(f"{self.name}: no end-of-sequence token, so no completion could end; set tokenizer.eos_token")
+        self.model.eval()
 
     @property
     def causal_lm(self) -> PreTrainedModel:
         """The transformers model under the LoRA, with the LoRA's layers in place."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -64,13 +71,52 @@ class Policy:
         """Where the model's weights are."""
         return self.causal_lm.device
 
+    def ensure_evaluation_mode(self) -> None:
+        """Put the model into evaluation mode, if anything has been put into training mode since the policy was made."""
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that training changes, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
 
+def _check_wrapper(name: str, model: nn.Module) -> None:
+    """Refuse a model whose layers alone do not compute what it computes as a whole."""
+    if not isinstance(model, (PreTrainedModel, PeftModel)):
+        raise TypeError(
+            f"{name}: a {type(model).__name__} is no model of transformers, nor one wrapped by peft; give the model inside"
+        )
+    for adapter, config in getattr(model, "peft_config", {}).items():
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        if config.is_prompt_learning or kind in ("XLORA", "POLY") or getattr(config, "alora_invocation_tokens", None):
+            raise ValueError(
+                f"{name}: its adapter {adapter!r} ({kind}) acts outside the model's layers, so that scoring and sampling would "
+                "lose it; use an adapter on layers, such as add_lora's"
+            )
+
+
+class _Given:
+    """Stands where a policy's model was before `add_lora` took it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *inputs: object, **options: object) -> None:
+        self.__getattr__("forward")
+
+    def __getattr__(self, attribute: str) -> object:
+        raise ValueError(
+            f"{self._name}: this policy's model was given to add_lora and carries its LoRA now; use the policy that add_lora "
+            "returned. For the model without the LoRA, load it once more"
+        )
+
+
 def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = "auto", device: str | None = None) -> Policy:
     """Load a policy by hub id, by local folder, or the embedded default.
+
+    A hub id or folder of a LoRA gives the model that the LoRA was trained on, as its `adapter_config.json` names it, with that LoRA,
+    which trains on. Then the policy's name is the model's.
 
     `dtype` "auto" keeps the checkpoint's own, which is bfloat16 for most; on an x86 processor without AMX it is float32 instead,
     since such a processor multiplies float32 faster. `device` None takes CUDA where there is one.
@@ -78,14 +124,32 @@ def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = 
     Raises:
         FileNotFoundError, CorruptModelError: for the embedded model, see `opsd_lab.embedded`.
         OSError: from transformers, when the name is neither a folder nor reachable on the hub.
+        ValueError: when a LoRA does not name the model that it belongs to, or that is not to be found.
     """
     source = embedded.fetch() if name == embedded.NAME else name
+    if find_adapter_config_file(str(source)) is not None:
+        return _load_adapter(str(source), dtype=dtype, device=device)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizer = AutoTokenizer.from_pretrained(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     if dtype == "auto" and model.dtype == torch.bfloat16 and place.type == "cpu" and not multiplies_bfloat16():
         model = model.float()
-    return Policy(str(name), model.to(place).eval(), tokenizer)
+    return Policy(str(name), model.to(place), tokenizer)
+
+
+def _load_adapter(source: str, *, dtype: str | torch.dtype, device: str | None) -> Policy:
+    name = PeftConfig.from_pretrained(source).base_model_name_or_path
+    remedy = "write its folder or hub id into base_model_name_or_path of adapter_config.json"
+    if not name:
+        raise ValueError(f"{source}: the adapter does not name the model that it was trained on; {remedy}")
+    try:
+        base = load_policy(name, dtype=dtype, device=device)
+    except OSError as error:
+        raise ValueError(f"{source}: the adapter's model {name!r} cannot be loaded ({error}); {remedy}") from error
+    model = PeftModel.from_pretrained(base.model, source, is_trainable=True)
+    # Training code often saves the tokenizer beside the adapter, with a chat template of its own.
+    own = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
+    return Policy(base.name, model, AutoTokenizer.from_pretrained(source) if own else base.tokenizer)
 
 
 def multiplies_bfloat16() -> bool:
@@ -100,73 +164,53 @@ def multiplies_bfloat16() -> bool:
 
 
 def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0, targets: str | list[str] = LORA_TARGETS) -> Policy:
-    """Return the policy with a fresh LoRA on its linear layers; only the LoRA trains.
+    """Return the policy with a fresh LoRA on its linear layers; only the LoRA trains, in float32.
 
     A fresh LoRA changes nothing yet (its B matrices are zero), so the policy with the LoRA off is the initial policy. The
-    same seed gives the same A matrices. The model given is wrapped, not copied.
+    same seed gives the same A matrices. The model given is wrapped, not copied: the policy that was given cannot be used any more.
 
     Raises:
-        ValueError: when the policy has a LoRA already.
+        ValueError: when the policy has an adapter already.
     """
-    if isinstance(policy.model, PeftModel):
-        raise ValueError(f"{policy.name} has a LoRA already; load the policy anew for a fresh one")
+    if has_adapter(policy.model):
+        raise ValueError(
+            f"{policy.name} has a LoRA already, which trains on as it is. For a fresh one load the model anew; to keep what it has "
+            "learned underneath, make it part of the weights first: Policy(name, policy.model.merge_and_unload(), tokenizer)"
+        )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = get_peft_model(policy.model, config)
-    return Policy(policy.name, model.eval(), policy.tokenizer)
+        model = get_peft_model(policy.model, config, autocast_adapter_dtype=True)
+    object.__setattr__(policy, "model", _Given(policy.name))  # whoever kept it would take the student for the initial policy
+    return Policy(policy.name, model, policy.tokenizer)
 
 
 def has_fresh_lora(policy: Policy) -> bool:
-    """Tell whether the policy has a LoRA that changes nothing yet (all B matrices zero) and trains nothing else."""
-    trainable = policy.trainable()
-    b_matrices = [p for name, p in trainable.items() if "lora_B" in name]
-    only_lora = all("lora_" in name for name in trainable)
-    return bool(b_matrices) and only_lora and not any(p.any() for p in b_matrices)
+    """Tell whether the policy has a LoRA that changes nothing yet, and trains nothing else.
 
-
-@contextmanager
-def folded_lora(policy: Policy, *, transposed: bool = False) -> Iterator[None]:
-    """Compute with W + B A in place of each weight W inside the block, where that changes nothing but float32 rounding.
-
-    A LoRA's own products cost more than their share where few tokens are computed at a time. The weights afterwards are the very
-    ones from before. In half precision the sum would be rounded, so that another policy would sample; there, and for anything but
-    a single LoRA on plain linear layers of the trunk, the block computes as ever. `transposed` lays the sums out in memory column
-    by column, in which no file takes them: 16 rows through the weights of SmolLM2 then took 51 ms instead of 68, on two cores of an
-    Intel Xeon with torch 2.13.
+    Only then is the policy with its adapters off the initial policy, whatever will have been trained.
     """
-    if not (layers := _foldable_layers(policy)):
-        yield
-        return
-    weights = {str(number): layer.get_base_layer().weight for number, layer in enumerate(layers)}
-    with deferred_interrupts():
-        with torch.no_grad():
-            folded = {
-                name: torch.add(
-                    weight,
-                    layer.get_delta_weight("default"),
-                    out=weight.new_empty(weight.shape[::-1]).T if transposed else torch.empty_like(weight),
-                )
-                for layer, (name, weight) in zip(layers, weights.items(), strict=True)
-            }
-        with swapped(weights, folded), policy.model.disable_adapter():
-            yield
+    layers = tuner_layers(policy.model).values()
+    own = {id(p) for layer in layers for p in own_parameters(layer).values()}
+    trainable = policy.trainable().values()
+    only_lora = bool(trainable) and all(id(p) in own for p in trainable)
+    return only_lora and not side_modules(policy.model) and all(adds_nothing(layer) for layer in layers)
 
 
-def can_fold_lora(policy: Policy) -> bool:
-    """Tell whether `folded_lora` folds anything."""
-    return bool(_foldable_layers(policy))
+def check_trainable(policy: Policy) -> None:
+    """Make sure that something trains, and that what trains takes part in the model.
 
-
-def _foldable_layers(policy: Policy) -> list[LoraLinear]:
-    """Return all layers with a LoRA, or none unless every one can be folded."""
-    layers = [module for module in policy.model.modules() if isinstance(module, BaseTunerLayer)]
-    ends = policy.causal_lm.get_input_embeddings(), policy.causal_lm.get_output_embeddings()
-    tied = {parameter.data_ptr() for end in ends for parameter in end.parameters()}
-    for layer in layers:
-        if type(layer) is not LoraLinear or layer.active_adapters != ["default"] or layer.disable_adapters:
-            return []
-        weight = layer.get_base_layer().weight
-        if weight.dtype != torch.float32 or weight.data_ptr() in tied:
-            return []
-    return layers
+    Raises:
+        ValueError: when every parameter is frozen, or when an adapter trains that is switched off, inactive or merged.
+    """
+    layers = tuner_layers(policy.model)
+    if not policy.trainable():
+        adapted = "its adapter is frozen; load it by load_policy, or by PeftModel.from_pretrained(..., is_trainable=True)"
+        plain = "all its weights are frozen; add_lora(policy) gives it a LoRA, policy.model.requires_grad_(True) trains all weights"
+        raise ValueError(f"{policy.name} has nothing to train: {adapted if layers else plain}")
+    for name, layer in layers.items():
+        active = [] if layer.merged else active_adapters(layer)
+        for inner, parameter in own_parameters(layer).items():
+            if parameter.requires_grad and not set(inner.split(".")) & set(active):
+                state = "merged into the weights" if layer.merged else "switched off" if layer.disable_adapters else "not active"
+                raise ValueError(f"{policy.name}: {name}.{inner} trains, but its adapter is {state}; make it active, or freeze it")

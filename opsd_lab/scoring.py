@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy
+from opsd_lab.recomputation import recomputed_layers
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,10 @@ def score_completions(
     `ids` [B, S]: each row a prompt followed by its completion, padded on the right. `prompt_lengths` [B]. `completion_mask`
     [B, T], true where row b has a t-th completion token to score. The token at position p is predicted by the state at p - 1.
     """
+    policy.ensure_evaluation_mode()
     trunk = policy.causal_lm.get_decoder()
-    hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    with recomputed_layers(policy.causal_lm):
+        hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
     steps = torch.arange(completion_mask.shape[1], device=ids.device)
     positions = (prompt_lengths[:, None] - 1 + steps).clamp(max=ids.shape[1] - 1)
     rows = torch.arange(len(ids), device=ids.device)[:, None]
@@ -180,8 +183,9 @@ def check_head(policy: Policy) -> None:
     Raises:
         NotImplementedError: when they differ, because the architecture does something to its logits that `LogitHead` does not.
     """
+    policy.ensure_evaluation_mode()
     ids = torch.tensor([[policy.eos_ids[0], 0, 1, 2]], device=policy.device)
-    own = policy.causal_lm(input_ids=ids, use_cache=False).logits.float()
+    own = policy.model(input_ids=ids, use_cache=False).logits.float()
     ours = LogitHead.of(policy)(policy.causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
     tolerance = 1e-4 if policy.causal_lm.dtype == torch.float32 else 0.03
     if (worst := (own - ours).abs().max() / own.abs().max().clamp(min=1e-6)) > tolerance:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from opsd_lab.interrupts import deferred_interrupts
+from opsd_lab.adapters import adapters_off
 from opsd_lab.policies import Policy, has_fresh_lora
 from opsd_lab.teacher_checks import check_teacher, shares_weights
 from opsd_lab.weight_swaps import swapped
@@ -80,7 +80,7 @@ class AdapterOffTeacher(LiveTeacher):
         """
         if student.model is not self._model:
             raise _made_of_another(student)
-        with deferred_interrupts(), self._model.disable_adapter():  # which peft does layer by layer
+        with adapters_off(self._model):
             yield student
 
 

@@ -26,6 +26,7 @@ from opsd_lab.interrupts import deferred_interrupts, interrupt_again, interrupti
 from opsd_lab.judging import judged, let_through
 from opsd_lab.ledger import Ledger, Stopwatch
 from opsd_lab.objectives import OPSD, Objective, build_table
+from opsd_lab.optimizer import MasterAdamW
 from opsd_lab.options import whole
 from opsd_lab.pieces import check_pieces
 from opsd_lab.policies import Policy
@@ -56,7 +57,8 @@ class Trainer:
     """On-policy self-distillation of one policy on a list of problems.
 
     Every problem's two prompts are built here, so that one which cannot be rendered or does not fit is reported before any
-    work. The model stays in evaluation mode: without dropout, sampler, student and teacher compute the same function.
+    work. The model is kept in evaluation mode: without dropout, sampler, student and teacher compute the same function. Gradient
+    checkpointing acts where it is switched on, and weights in half precision train through float32 copies, see `MasterAdamW`.
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards which
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
@@ -103,7 +105,7 @@ class Trainer:
         if self.params.batch_size < (processes := self.accelerator.num_processes):
             raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
         self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())
-        self.optimizer = torch.optim.AdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
+        self.optimizer = MasterAdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
         self.costs = CostModel.of(policy)
         with self.teacher.beside(policy) as theirs:
             check_teacher(policy, theirs)

@@ -5,7 +5,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from opsd_lab.baselines import SFT
 from opsd_lab.contexts import ContextBuilder, reference_solution
 from opsd_lab.costs import CostModel
-from opsd_lab.policies import Policy, add_lora, folded_lora
+from opsd_lab.folding import folded_lora
+from opsd_lab.policies import Policy, add_lora
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.trainer import Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy

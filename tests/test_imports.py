@@ -33,7 +33,7 @@ LAYERS = [
     {"token_text"},
     {"contexts"},
     {"rollouts.base"},
-    {"embedded", "policies"},
+    {"embedded", "adapters", "policies", "folding", "recomputation", "optimizer"},
     {"scoring"},
     {"code_identity", "digest_leaves"},
     {"model_identity"},

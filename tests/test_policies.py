@@ -1,10 +1,15 @@
-import contextlib
+import json
 
 import pytest
 import torch
+from peft import PrefixTuningConfig, PromptTuningConfig
+from transformers import ByT5Tokenizer
 
-from opsd_lab.policies import Policy, add_lora, folded_lora, has_fresh_lora, load_policy
+from opsd_lab.policies import Policy, add_lora, check_trainable, has_fresh_lora, load_policy
+from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.scoring import check_head, score_completions
 from opsd_lab.teachers import AdapterOffTeacher, AveragedTeacher, ema_teacher, fixed_teacher, live_teacher
+from tests.adapters import ADAPTERS, MORE_ADAPTERS, in_a_plain_model, lora, lora_config, with_config
 from tests.conftest import byte_tokenizer, tiny_policy
 
 IDS = torch.arange(10)[None]
@@ -43,9 +48,143 @@ def test_adding_a_lora_leaves_the_global_random_state_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_second_lora_is_refused(policy):
-    with pytest.raises(ValueError, match="has a LoRA already"):
+@pytest.mark.parametrize("wrapped", [True, False], ids=["in peft's wrapper", "in a plain model"])
+def test_a_second_lora_is_refused(wrapped):
+    policy = lora(tiny_policy()) if wrapped else in_a_plain_model(tiny_policy())
+    before = logits(policy)
+    with pytest.raises(ValueError, match=r"has a LoRA already, which trains on.*merge_and_unload"):
         add_lora(policy)
+    torch.testing.assert_close(logits(policy), before, atol=0, rtol=0)
+
+
+def test_the_policy_that_add_lora_was_given_is_refused_wherever_it_is_used():
+    base = tiny_policy()
+    add_lora(base)
+    for use in (
+        lambda: HFSampler(base, progress=False).sample([[1, 2]], SamplingParams(2)),
+        lambda: logits(base),
+        lambda: fixed_teacher(base),
+        lambda: check_head(base),
+        lambda: add_lora(base),
+    ):
+        with pytest.raises(ValueError, match=r"use the policy that add_lora returned.*load it once more"):
+            use()
+
+
+def test_a_lora_added_to_half_precision_trains_in_float32():
+    base = tiny_policy()
+    base.model.to(torch.bfloat16)
+    assert {p.dtype for p in add_lora(base).trainable().values()} == {torch.float32}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A trained LoRA on disk, and its policy."""
+    tiny_policy().model.save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    policy = add_lora(load_policy(tmp_path / "base", device="cpu"), rank=4)
+    disturb(policy)
+    policy.model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", policy
+
+
+def test_a_lora_from_disk_is_the_trained_one_and_trains_on(saved):
+    folder, before = saved
+    policy = load_policy(folder, device="cpu")
+    torch.testing.assert_close(logits(policy), logits(before), atol=1e-5, rtol=0)
+    assert policy.trainable().keys() == before.trainable().keys() and policy.name == str(folder.parent / "base")
+    check_trainable(policy)
+
+
+def test_the_tokenizer_beside_a_lora_counts_where_there_is_one(saved):
+    folder, _ = saved
+    assert load_policy(folder, device="cpu").tokenizer.chat_template == byte_tokenizer().chat_template
+    byte_tokenizer("{{ 'another template' }}").save_pretrained(folder)
+    assert load_policy(folder, device="cpu").tokenizer.chat_template == "{{ 'another template' }}"
+
+
+@pytest.mark.parametrize(("named", "message"), [(None, "does not name the model"), ("/nowhere/at/all", "cannot be loaded")])
+def test_a_lora_whose_model_is_not_to_be_found_is_refused_with_the_remedy(saved, named, message):
+    folder, _ = saved
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
+    with pytest.raises(ValueError, match=f"{message}.*base_model_name_or_path of adapter_config.json"):
+        load_policy(folder, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["the model", "one layer"])
+def test_dropout_never_acts_whoever_switches_it_on(part):
+    policy = lora(tiny_policy(), lora_dropout=0.5)
+    assert not policy.model.training
+    expected = logits(policy)
+    layer = policy.causal_lm.get_decoder().layers[0]
+    ids, length, mask = IDS, torch.tensor([2]), torch.ones(1, 8, dtype=torch.bool)
+    for compute in (
+        lambda: score_completions(policy, ids, length, mask).logits(),
+        lambda: check_head(policy),
+        lambda: HFSampler(policy, progress=False).sample([[1, 2]], SamplingParams(2)),
+    ):
+        (policy.model if part == "the model" else layer).train()
+        compute()
+        torch.testing.assert_close(logits(policy), expected, atol=0, rtol=0)
+
+
+def frozen(policy: Policy) -> Policy:
+    policy.model.requires_grad_(False)
+    return policy
+
+
+def inactive(policy: Policy) -> Policy:
+    policy = lora(policy)
+    policy.model.add_adapter("second", lora_config())
+    policy.model.set_adapter("second")
+    policy.model.set_requires_grad("default", True)
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: frozen(tiny_policy()), "nothing to train: all its weights are frozen; add_lora"),
+        (lambda: frozen(lora(tiny_policy())), "nothing to train: its adapter is frozen; load it by load_policy"),
+        (lambda: MORE_ADAPTERS["merged"](tiny_policy()), "is merged into the weights"),
+        (lambda: inactive(tiny_policy()), "is not active"),
+    ],
+    ids=["frozen weights", "frozen LoRA", "merged", "inactive"],
+)
+def test_training_what_takes_no_part_in_the_model_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        check_trainable(make())
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_adapter_that_computes_may_train(name):
+    check_trainable(ADAPTERS[name](tiny_policy()))
+
+
+def test_a_tokenizer_without_a_fast_backend_is_refused_where_the_policy_is_made():
+    with pytest.raises(ValueError, match=r"ByT5Tokenizer.*no fast backend.*tokenizer.json"):
+        Policy("slow", tiny_policy().model, ByT5Tokenizer())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+        lora_config(alora_invocation_tokens=[4, 5]),
+    ],
+    ids=["prompt tuning", "prefix tuning", "activated lora"],
+)
+def test_an_adapter_that_acts_outside_the_layers_is_refused(config):
+    with pytest.raises(ValueError, match=r"acts outside the model's layers.*add_lora"):
+        with_config(tiny_policy(), config)
+
+
+def test_a_model_in_a_foreign_wrapper_is_refused():
+    base = tiny_policy()
+    with pytest.raises(TypeError, match="a Sequential is no model of transformers"):
+        Policy("t", torch.nn.Sequential(base.model), base.tokenizer)
 
 
 def test_the_fixed_teacher_stays_the_initial_policy_and_the_student_comes_back(any_policy):
@@ -169,51 +308,3 @@ def test_the_embedded_model_knows_a_fact(smollm2):
     ids = smollm2.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     best = smollm2.model(input_ids=ids).logits[0, -1].argmax()
     assert smollm2.tokenizer.decode(best) == " Paris"
-
-
-def trained_lora(dtype=torch.float32, **options):
-    policy = add_lora(tiny_policy(), rank=4, **options)
-    policy.causal_lm.to(dtype)
-    for name, p in policy.trainable().items():
-        if "lora_B" in name:
-            torch.nn.init.normal_(p, std=0.3)
-    return policy
-
-
-def weights(policy):
-    return [(p, p.data_ptr(), p.data.clone()) for p in policy.model.parameters()]
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_folded_lora_computes_the_same_without_its_own_products_and_leaves_the_very_weights(transposed):
-    policy = trained_lora()
-    before, whole = weights(policy), logits(policy)
-    with policy.model.disable_adapter():
-        assert (logits(policy) - whole).abs().max() > 0.1
-    products = []
-    for name, module in policy.model.named_modules():
-        if "lora_A" in name and isinstance(module, torch.nn.Linear):
-            module.register_forward_hook(lambda *_: products.append(1))
-    with folded_lora(policy, transposed=transposed):
-        torch.testing.assert_close(logits(policy), whole, atol=2e-5, rtol=1e-5)
-        projection = policy.causal_lm.get_decoder().layers[0].mlp.up_proj.get_base_layer().weight
-        assert projection.T.is_contiguous() == transposed
-    assert not products
-    with pytest.raises(KeyboardInterrupt), folded_lora(policy):
-        raise KeyboardInterrupt
-    assert all(p.data_ptr() == address and torch.equal(p.data, data) for p, address, data in before)
-    assert torch.equal(logits(policy), whole) and products
-
-
-@pytest.mark.parametrize("kind", ["half precision", "tied head", "switched off", "no LoRA"])
-def test_what_cannot_be_folded_exactly_computes_as_ever(kind):
-    if kind == "no LoRA":
-        policy = tiny_policy()
-    else:
-        targets = ["lm_head"] if kind == "tied head" else "all-linear"
-        policy = trained_lora(torch.bfloat16 if kind == "half precision" else torch.float32, targets=targets)
-    with policy.model.disable_adapter() if kind == "switched off" else contextlib.nullcontext():
-        before, whole = weights(policy), logits(policy)
-        with folded_lora(policy):
-            assert all(p.data_ptr() == address for p, address, _ in before)
-            assert torch.equal(logits(policy), whole)

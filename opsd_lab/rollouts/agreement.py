@@ -26,6 +26,7 @@ class Agreement:
 @torch.inference_mode()
 def own_logprobs(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """Return the policy's own log-probability of each of the rollout's completion tokens [T]."""
+    policy.ensure_evaluation_mode()
     ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
     hidden = policy.causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     logits = LogitHead.of(policy)(hidden[0, len(rollout.prompt_ids) - 1 : -1])

@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
+from opsd_lab.folding import folded_lora
 from opsd_lab.interrupts import deferred_interrupts, interruption_point
-from opsd_lab.policies import Policy, folded_lora
+from opsd_lab.policies import Policy
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.written import written_rollout
 from opsd_lab.scoring import LogitHead
@@ -45,6 +46,7 @@ class HFSampler:
             FloatingPointError: when the policy's weights have diverged, so that its logits are no numbers.
         """
         check_prompts(prompts, params, self.policy.context_length)
+        self.policy.ensure_evaluation_mode()
         asked = requests(prompts, params)
         jobs, uniforms = [list(request.prompt) for request in asked], _uniforms(asked, params.max_new_tokens)
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))

@@ -5,17 +5,17 @@ log-probabilities of the model's unmodified distribution; text is never tokenise
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from peft import PeftModel
-
-from opsd_lab.policies import Policy, can_fold_lora, has_fresh_lora
+from opsd_lab.adapters import has_adapter
+from opsd_lab.folding import unfoldable
+from opsd_lab.policies import Policy, has_fresh_lora
 from opsd_lab.rollouts.agreement import check_agreement
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
-from opsd_lab.rollouts.exported import Exported, WeightFolders, base_weights, memory_folder
+from opsd_lab.rollouts.exported import Exported, WeightFolders, base_weights, lora_rank, memory_folder
 from opsd_lab.rollouts.written import written_rollout
 
 if TYPE_CHECKING:
@@ -61,12 +61,15 @@ class VLLMSampler:
                 "`make vllm` without one"
             ) from error
         self._folds = self.handover == "folded" or (
-            self.handover == "auto" and self.policy.device.type == "cpu" and can_fold_lora(self.policy)
+            self.handover == "auto"
+            and self.policy.device.type == "cpu"
+            and has_adapter(self.policy.model)
+            and unfoldable(self.policy) is None
         )
         self._engine: LLM | None = None
         self._adapter: LoRARequest | None = None
         self._folders = WeightFolders(memory_folder(self.policy))
-        if isinstance(self.policy.model, PeftModel):
+        if has_adapter(self.policy.model):
             self._start(self.model)
         self._holds_base = True
         self.update(self.policy)
@@ -84,7 +87,7 @@ class VLLMSampler:
             return
         exported = self._folders.write(policy)
         self.policy, self._checked = policy, False
-        if isinstance(policy.model, PeftModel):
+        if has_adapter(policy.model):
             # A new name each time: the engine's cache of prompt prefixes goes by the adapter's name.
             name = f"version-{exported.version}"
             self._adapter = LoRARequest(name, exported.version, str(exported.folder)) if exported.folder else None
@@ -94,8 +97,10 @@ class VLLMSampler:
             self._reload(exported)
 
     def _reload_folded(self, policy: Policy) -> None:
-        if not can_fold_lora(policy):
-            raise ValueError(f"{policy.name}: its LoRA cannot be folded into the weights; use handover='adapter'")
+        if not has_adapter(policy.model):
+            raise ValueError(f"{policy.name} has no LoRA that could be folded into the weights; leave `handover` out")
+        if reason := unfoldable(policy):
+            raise ValueError(reason)
         self.policy, self._checked = policy, False
         if not (self._holds_base and has_fresh_lora(policy)):
             self._reload(self._folders.write_folded(policy))
@@ -204,8 +209,8 @@ def engine_options(policy: Policy, model: str | None = None, *, adapters: bool =
         options["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     else:
         options["gpu_memory_utilization"] = 0.3  # the trainer needs the rest
-    if isinstance(policy.model, PeftModel) and adapters:
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _room(lora_ranks(policy.model))}
+    if has_adapter(policy.model) and adapters:
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _room(lora_rank(policy))}
     return options
 
 
@@ -214,13 +219,8 @@ def _keeps_a_copy_of_the_head(policy: Policy) -> bool:
     return policy.device.type == "cpu" and bool(policy.causal_lm.config.get_text_config().tie_word_embeddings)
 
 
-def lora_ranks(model: PeftModel) -> Sequence[int]:
-    """Return the rank of every adapter of a model."""
-    return [config.r for config in model.peft_config.values()]
-
-
-def _room(ranks: Sequence[int]) -> int:
+def _room(rank: int) -> int:
     for room in LORA_RANKS:
-        if room >= max(ranks):
+        if room >= rank:
             return room
-    raise ValueError(f"a LoRA of rank {max(ranks)} is larger than vLLM allows ({LORA_RANKS[-1]})")
+    raise ValueError(f"a LoRA of rank {rank} is larger than vLLM allows ({LORA_RANKS[-1]})")

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from peft import PeftModel
 from tqdm.auto import tqdm
 
+from opsd_lab.adapters import has_adapter
 from opsd_lab.policies import Policy
 from opsd_lab.rollouts.agreement import check_agreement
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
@@ -72,7 +72,7 @@ class VLLMServerSampler:
         Raises:
             ValueError: for a policy without a LoRA, or with one that adapters cannot hold.
         """
-        if not isinstance(policy.model, PeftModel):
+        if not has_adapter(policy.model):
             raise ValueError(f"{policy.name} has no LoRA; servers take adapters only. Use VLLMSampler for training all weights")
         self.policy, self._weights = policy, self._folders.write(policy)
         self._done.clear()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from opsd_lab.policies import add_lora
 from opsd_lab.rollouts import HFSampler, SamplingParams, VLLMSampler
 from opsd_lab.rollouts.agreement import agreement
 from opsd_lab.rollouts.vllm_local import engine_options
@@ -156,7 +157,6 @@ def test_the_engine_gets_the_policys_precision_and_room_for_its_lora(folder):
     options = engine_options(policy)
     assert options["dtype"] == str(policy.causal_lm.dtype).removeprefix("torch.")
     assert options["max_lora_rank"] == 8 and options["model"] == str(folder)
-    policy.model.peft_config["default"].r = 1000
     with pytest.raises(ValueError, match="rank 1000 is larger than vLLM allows"):
-        engine_options(policy)
+        engine_options(add_lora(tiny(folder, lora=False), rank=1000))
     assert "enable_lora" not in engine_options(tiny(folder, lora=False))
