@@ -257,13 +257,8 @@ def test_no_spelling_of_a_control_token_gets_through_any_tokenizer(odd, odd_toke
         tokenizer.chat_template = CHATML
         ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
         for question in (f"a {odd} b", odd, odd + odd):
-            try:
-                ids = ContextBuilder(tokenizer).build(Problem("p", question, "5", odd)).teacher_ids
-            except ValueError as error:
-                assert "problem 'p'" in str(error) and "reword it" in str(error)
-                assert name == "unigram", "only a model whose own pieces are control tokens cannot keep them apart"
-            else:
-                assert [i for i in ids if i in ends] == [ends[0], ends[1], ends[0]], (name, question)
+            ids = ContextBuilder(tokenizer).build(Problem("p", question, "5", odd)).teacher_ids
+            assert [i for i in ids if i in ends] == [ends[0], ends[1], ends[0]], (name, question)
 
 
 @pytest.mark.parametrize(

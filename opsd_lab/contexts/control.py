@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 # Noncharacters, which Unicode keeps out of texts: a mark in people's control text, the two ends of a control token's stand-in,
 # and a stand-in for a text.
 MARK, OPEN, CLOSE, SOME_TEXT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+UNHEARD_OF = "\U0010fffd"  # for private use, so in nobody's vocabulary
 NONCHARACTER = re.compile("[\ufdd0-\ufdef]")
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z][A-Z_]*\]|\[\|[^\[\]\s|]{1,40}\|\]|#{3,} \w+:")
 
@@ -38,12 +39,16 @@ class ControlTokens:
         self.ids = {token.content: i for i, token in control.items()}
         self.special = {token.content for token in control.values() if token.special}
         self._added = added
-        model = self.backend.model
-        unknown = tokenizer.unk_token or getattr(model, "unk_token", None)
-        unknown_id = getattr(model, "unk_id", None) if unknown is None else self.backend.token_to_id(unknown)
-        self._control = frozenset(control) - {unknown_id}  # a character that the vocabulary lacks is no control text
+        self._control = frozenset(control) - self._unknown()
         self._first = re.compile(f"[{re.escape(''.join({content[0] for content in self.ids}))}]") if self.ids else None
         self._lengths = sorted({len(content) for content in self.ids}, reverse=True)
+
+    def _unknown(self) -> set[int]:
+        """Return the token of characters that the vocabulary lacks, which may be special, but is no control text."""
+        try:
+            return {*self.backend.encode(UNHEARD_OF, add_special_tokens=False).ids, self.tokenizer.unk_token_id}
+        except Exception:  # a vocabulary of words without one for unknown words
+            return set()
 
     def find(self, text: str) -> Iterator[tuple[int, str]]:
         """Yield where a control token begins in a text, and which (the longest), overlapping ones included."""
