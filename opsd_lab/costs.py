@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from opsd_lab.architecture import trunk_of
 from opsd_lab.policies import Policy
 from opsd_lab.scoring import LogitHead
 
@@ -37,7 +38,7 @@ class CostModel:
         """Read the shapes of a policy with ordinary attention layers; a LoRA that is switched off costs nothing."""
         config = policy.causal_lm.config.get_text_config()
         merged = linear = trained = skipped = 0
-        trunk = policy.causal_lm.get_decoder()
+        trunk = trunk_of(policy.causal_lm)
         embedding_trains = policy.causal_lm.get_input_embeddings().weight.requires_grad
         inside: set[nn.Module] = set()
         for name, module in trunk.named_modules():

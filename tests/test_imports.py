@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"problems", "word_templates", "word_problems", "hub_problems", "champ"},
     {"contexts"},
+    {"architecture"},
     {"rollouts.base"},
     {"embedded", "policies"},
     {"teachers"},

@@ -1,0 +1,85 @@
+"""Ways to adapt a model that people use, each by name: a function that takes a policy and returns one with other logits.
+
+`ADAPTERS` are those that every architecture is tried with.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
+
+from opsd_lab.policies import Policy, add_lora, load_policy
+
+Adapt = Callable[[Policy], Policy]
+
+
+def shake(policy: Policy, amount: float = 0.1, seed: int = 0) -> Policy:
+    """Change everything that trains, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(amount * torch.randn(parameter.shape, generator=generator).to(parameter))
+    return policy
+
+
+def with_config(policy: Policy, config: PeftConfig, **options: str) -> Policy:
+    """Wrap the policy's model by peft, as users do who bring a model of their own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Policy(policy.name, get_peft_model(policy.model, config, **options), policy.tokenizer)
+
+
+def lora_config(**options: object) -> LoraConfig:
+    return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options)
+
+
+def lora(policy: Policy, **options: object) -> Policy:
+    return shake(with_config(policy, lora_config(**options)))
+
+
+def module_name(policy: Policy, module: torch.nn.Module) -> str:
+    return next(name for name, found in policy.model.named_modules() if found is module)
+
+
+def head_name(policy: Policy) -> str:
+    return module_name(policy, policy.causal_lm.get_output_embeddings())
+
+
+def trained_head(policy: Policy) -> Policy:
+    return lora(policy, modules_to_save=[head_name(policy)])
+
+
+def two_adapters(policy: Policy) -> Policy:
+    """Two LoRAs at once, of different ranks and scales."""
+    policy = lora(policy)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        policy.model.add_adapter("second", lora_config(r=2, lora_alpha=1))
+        policy.model.base_model.set_adapter(["default", "second"])
+    return shake(policy, seed=1)
+
+
+def from_disk(policy: Policy) -> Policy:
+    """A LoRA that was trained, saved, and loaded by the folder of its adapter."""
+    with tempfile.TemporaryDirectory() as folder:
+        base, adapter = Path(folder) / "base", Path(folder) / "adapter"
+        policy.model.save_pretrained(base)
+        policy.tokenizer.save_pretrained(base)
+        plain = load_policy(base, dtype=policy.causal_lm.dtype, device="cpu")
+        shake(add_lora(plain, rank=4, alpha=8)).model.save_pretrained(adapter)
+        return load_policy(adapter, dtype=policy.causal_lm.dtype, device="cpu")
+
+
+ADAPTERS: dict[str, Adapt] = {
+    "all weights": partial(shake, amount=0.02),
+    "lora": lora,
+    "rslora": partial(lora, use_rslora=True),
+    "dora": partial(lora, use_dora=True),
+    "lora bias": partial(lora, lora_bias=True),
+    "modules_to_save head": trained_head,
+    "lora from disk": from_disk,
+    "two adapters": two_adapters,
+}
