@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,18 @@ def trunk_of(model: PreTrainedModel) -> nn.Module:
 def accepts(trunk: nn.Module, argument: str) -> bool:
     """Tell whether a trunk's forward pass names an argument; one that it does not name it may swallow unread."""
     return argument in inspect.signature(trunk.forward).parameters
+
+
+def note_auxiliary_loss(model: PreTrainedModel) -> None:
+    """Warn when a mixture of experts is configured to add its load-balancing loss, which the losses here leave out."""
+    config = model.config.get_text_config()
+    if getattr(config, "output_router_logits", False) and getattr(config, "router_aux_loss_coef", 0):
+        warnings.warn(
+            f"{config.model_type}: its load-balancing loss (router_aux_loss_coef = {config.router_aux_loss_coef}) is not added, the "
+            "loss is the objective alone; set output_router_logits = False in the model's config to say that this is meant",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

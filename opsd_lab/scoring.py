@@ -190,16 +190,19 @@ def check_head(policy: Policy) -> None:
 
     Raises:
         NotImplementedError: when they differ; the message says whether the logits are changed after the output layer in a way that
-            `LogitHead` does not know, or the numbers of a sequence depend on what stands beside or behind it.
-        ValueError: when the model is in training mode, in which dropout may change the numbers from call to call.
+            `LogitHead` does not know, or the numbers of a sequence depend on what stands beside or behind it, or nothing comes out.
+        ValueError: when the model, or a layer of it, is in training mode.
     """
     model, trunk, head = policy.causal_lm, trunk_of(policy.causal_lm), LogitHead.of(policy)
-    if any(
-        module.training and getattr(module, "p", 0) for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)
-    ):
-        raise ValueError(
-            f"{policy.name} is in training mode, so that dropout changes its numbers from call to call; call model.eval()"
-        )
+    if any(module.training for module in model.modules()):
+        raise ValueError(f"{policy.name} is in training mode, so that dropout would change its numbers; call policy.model.eval()")
+    try:
+        trunk(input_ids=torch.tensor([[0, 1]], device=policy.device), use_cache=False)
+    except Exception as error:  # whatever this architecture, or an adapter on a layer of its own kind, objects to
+        raise NotImplementedError(
+            f"{policy.name} ({model.config.model_type}) cannot compute a short sequence: {type(error).__name__}: {error}. Where it "
+            "has an adapter, name target modules for it that are plain layers: routers, for instance, return more than one tensor"
+        ) from error
     rows = [[(5 * i + size) % len(policy.tokenizer) for i in range(size)] for size in (5, 12)]
     own, alone = [], []
     for row in rows:

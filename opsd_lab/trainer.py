@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from opsd_lab.architecture import note_auxiliary_loss
 from opsd_lab.batching import DistillBatch, Example, build_batch, join_columns, micro_batches, padding_share
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.costs import CostModel
@@ -44,7 +45,8 @@ class Trainer:
     """On-policy self-distillation of one policy on a list of problems.
 
     Every problem's two prompts are built here, so that one which cannot be rendered or does not fit is reported before any
-    work. The model stays in evaluation mode: without dropout, sampler, student and teacher compute the same function.
+    work. The model stays in evaluation mode: without dropout, sampler, student and teacher compute the same function. The loss is the
+    objective alone: a mixture of experts' load-balancing loss is not added.
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards which
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
@@ -73,6 +75,7 @@ class Trainer:
         if not problems:
             raise ValueError("Trainer: there are no problems to train on")
         check_head(policy)
+        note_auxiliary_loss(policy.causal_lm)
         self.policy, self.sampler, self.sampling = policy, sampler, sampling
         self.params = params or TrainingParams()
         self.objective = objective or OPSD()

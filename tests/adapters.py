@@ -1,6 +1,6 @@
 """Ways to adapt a model that people use, each by name: a function that takes a policy and returns one with other logits.
 
-`ADAPTERS` are those that every architecture is tried with.
+`ADAPTERS` are those that every architecture is tried with; `MORE_ADAPTERS` are tried on Llama-like models with tied embeddings.
 """
 
 import tempfile
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, get_peft_model
 
 from opsd_lab.policies import Policy, add_lora, load_policy
 
@@ -82,4 +82,46 @@ ADAPTERS: dict[str, Adapt] = {
     "modules_to_save head": trained_head,
     "lora from disk": from_disk,
     "two adapters": two_adapters,
+}
+
+
+def in_a_plain_model(policy: Policy) -> Policy:
+    """A LoRA that transformers put into the model, without peft's wrapper."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        policy.model.add_adapter(lora_config())
+    return shake(policy)
+
+
+def merged(policy: Policy) -> Policy:
+    policy = lora(policy)
+    policy.model.merge_adapter()
+    return policy
+
+
+def two_doras(policy: Policy) -> Policy:
+    policy = lora(policy, use_dora=True)
+    policy.model.add_adapter("second", lora_config(r=2, use_dora=True))
+    policy.model.base_model.set_adapter(["default", "second"])
+    return shake(policy, seed=1)
+
+
+MORE_ADAPTERS: dict[str, Adapt] = {
+    "another name": lambda policy: shake(with_config(policy, lora_config(), adapter_name="mine")),
+    "bias all": partial(lora, bias="all"),
+    "bias lora_only": partial(lora, bias="lora_only"),
+    "dropout": partial(lora, lora_dropout=0.3),
+    "dora with dropout": partial(lora, use_dora=True, lora_dropout=0.3),
+    "two doras": two_doras,
+    "ranks and scales of their own": partial(lora, rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 1}),
+    "pissa": partial(lora, init_lora_weights="pissa"),
+    "modules_to_save norm": partial(lora, modules_to_save=["norm"]),
+    "modules_to_save embeddings": partial(lora, modules_to_save=["embed_tokens"]),
+    "trainable tokens": partial(lora, trainable_token_indices=[3, 4, 5]),
+    "lora on the head": partial(lora, target_modules=["q_proj", "lm_head"]),
+    "lora on the embeddings": partial(lora, target_modules=["q_proj", "embed_tokens"]),
+    "in a plain model": in_a_plain_model,
+    "merged": merged,
+    "ia3": lambda policy: shake(with_config(policy, IA3Config(task_type="CAUSAL_LM"))),
+    "loha": lambda policy: shake(with_config(policy, LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "up_proj"]))),
 }

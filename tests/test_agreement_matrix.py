@@ -5,7 +5,6 @@ Whatever cannot be made to agree is refused; the refusals are listed here, so th
 
 import re
 import warnings
-from functools import cache
 
 import pytest
 import torch
@@ -23,22 +22,38 @@ LENGTHS = (1, 2, 4, 9, 14, 22, 31)  # of the prompts: across windows of 8 and ch
 NEW = 14
 # The largest difference of a log-probability allowed, in nats. In bfloat16 the same sums, added up in another order, round to other
 # hidden states: the model differs from itself by as much between a batch and a single row.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.35}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
-# Adapters that do not fit an architecture, by what they or the library say.
-MISFITS: dict[tuple[str, str], str] = {}
+# What does not fit together, by what refuses it: peft has no such LoRA on stacked experts, none at all on a Mamba's output layer, and
+# Llama 4's router returns a pair where peft expects a tensor.
+LORAS = [name for name in ADAPTERS if name != "all weights"]
+STACKED = ("Mixtral", "Qwen3-MoE", "OLMoE", "DeepSeek-V3", "Qwen3-Next")
+MISFITS = {
+    **{(name, "dora"): "ParamWrapper does not work with use_dora" for name in STACKED},
+    **{(name, "lora bias"): "ParamWrapper does not work with lora_bias" for name in STACKED},
+    **{(name, lora): "incompatible with Mamba" for name in ("Falcon-H1", "Mamba", "Mamba 2", "Falcon-Mamba") for lora in LORAS},
+    **{("Llama 4", lora): "routers, for instance, return more than one tensor" for lora in LORAS},
+}
 # Architectures whose cache is not the same function, so that every token is computed from the whole sequence.
 WITHOUT_CACHE = {"RWKV": "takes no cache", "Zamba 2": "its logits are others than without"}
+# Every architecture with all weights and with a LoRA, in both precisions; these with every adapter as well.
+BY_EVERY_ADAPTER = (
+    *("Llama", "Llama, tied", "Llama, padded vocabulary", "Qwen2", "Qwen3", "Mistral", "Phi-3, longrope", "GPT-2", "GPT-NeoX"),
+    *("Gemma 2", "Gemma 4", "Cohere 2", "Granite", "Qwen3-MoE", "Mixtral", "GPT-OSS", "DeepSeek-V3", "Qwen3.5", "LFM2", "Granite 4"),
+    *("Mamba", "Bloom", "Llama 4"),
+)
+CELLS = [
+    (architecture, adapter, dtype)
+    for dtype in (torch.float32, torch.bfloat16)
+    for architecture in ARCHITECTURES
+    for adapter in ADAPTERS
+    if adapter in ("all weights", "lora") or (dtype == torch.float32 and architecture in BY_EVERY_ADAPTER)
+]
 
 
 def prompts() -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(20, 250, (length,), generator=generator).tolist() for length in LENGTHS]
-
-
-@cache
-def adapted(architecture: str, adapter: str) -> Policy:
-    return ADAPTERS[adapter](build(architecture))
 
 
 def own_logprobs(policy: Policy, rollout: Rollout) -> torch.Tensor:
@@ -74,18 +89,15 @@ def differences(policy: Policy, given: list[list[int]] | None = None, new: int =
 
 
 @pytest.mark.filterwarnings("ignore:.*sampled without a cache:RuntimeWarning")
-@pytest.mark.parametrize("adapter", ADAPTERS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("architecture", "adapter", "dtype"), CELLS, ids=lambda part: str(part).removeprefix("torch."))
 def test_sampler_trainer_and_model_agree_or_the_combination_is_refused(architecture, adapter, dtype):
-    misfit = MISFITS.get((architecture, adapter)) or MISFITS.get((architecture, "any")) or MISFITS.get(("any", adapter))
-    if misfit:
-        with pytest.raises(Exception, match=misfit):
+    if misfit := MISFITS.get((architecture, adapter)):
+        with pytest.raises((ValueError, NotImplementedError), match=misfit):
             differences(ADAPTERS[adapter](build(architecture, dtype)))
         return
     policy = ADAPTERS[adapter](build(architecture, dtype))
     sampler, trainer, rollouts = differences(policy)
-    assert len({len(r.completion_ids) for r in rollouts}) > 2, "the rows should end at different times"
+    assert len({len(r.completion_ids) for r in rollouts}) > 1, "the rows should end at different times"
     assert max(sampler, trainer) <= TOLERANCE[dtype]
 
 

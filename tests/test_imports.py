@@ -25,7 +25,7 @@ LAYERS = [
     {"teachers"},
     {"token_text"},
     {"scoring"},
-    {"costs"},
+    {"costs", "layer_costs"},
     {"rollouts"},
     {"sources"},
     {"batching"},
