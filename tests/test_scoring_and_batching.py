@@ -160,19 +160,15 @@ def test_a_model_that_sees_what_stands_behind_a_token_is_refused():
 def test_a_model_that_cannot_compute_a_sequence_says_what_it_objects_to():
     policy = build("Llama")
     policy.causal_lm.model.norm.register_forward_hook(lambda module, given, found: found.no_such_thing)
-    with pytest.raises(NotImplementedError, match="cannot compute a short sequence: AttributeError: .*no_such_thing.*target modules"):
+    with pytest.raises(
+        NotImplementedError, match=r"cannot compute a short sequence: AttributeError: .*no_such_thing.*target modules"
+    ):
         check_head(policy)
 
 
 def test_the_decoder_is_found_where_transformers_returns_the_whole_model():
     model = build("Llama 4").causal_lm
     assert model.get_decoder() is model and trunk_of(model) is model.model
-    alone = build("Llama").causal_lm
-    alone.get_decoder, alone.base_model_prefix = (lambda: alone), "nothing"
-    alone.layers = alone.model
-    del alone.model
-    with pytest.raises(NotImplementedError, match="does not find the layers before the output layer"):
-        trunk_of(alone)
 
 
 @pytest.mark.parametrize(
