@@ -21,8 +21,9 @@ from tests.architectures import ARCHITECTURES, DYNAMIC_SWITCH, LONGROPE_SWITCH, 
 LENGTHS = (1, 2, 4, 9, 14, 22, 31)  # of the prompts: across windows of 8 and chunks of 16 tokens
 NEW = 14
 # The largest difference of a log-probability allowed, in nats. In bfloat16 the same sums, added up in another order, round to other
-# hidden states: the model differs from itself by as much between a batch and a single row.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+# hidden states, and a router whose best experts are close may choose another one: seldom, so that the mean says more.
+LARGEST = {torch.float32: 1e-4, torch.bfloat16: 0.6}
+MEAN = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 # What does not fit together, by what refuses it: peft has no such LoRA on stacked experts, none at all on a Mamba's output layer, and
 # Llama 4's router returns a pair where peft expects a tensor.
@@ -88,6 +89,7 @@ def differences(policy: Policy, given: list[list[int]] | None = None, new: int =
     return sampler, trainer, rollouts
 
 
+@torch.no_grad()
 @pytest.mark.filterwarnings("ignore:.*sampled without a cache:RuntimeWarning")
 @pytest.mark.parametrize(("architecture", "adapter", "dtype"), CELLS, ids=lambda part: str(part).removeprefix("torch."))
 def test_sampler_trainer_and_model_agree_or_the_combination_is_refused(architecture, adapter, dtype):
@@ -98,7 +100,9 @@ def test_sampler_trainer_and_model_agree_or_the_combination_is_refused(architect
     policy = ADAPTERS[adapter](build(architecture, dtype))
     sampler, trainer, rollouts = differences(policy)
     assert len({len(r.completion_ids) for r in rollouts}) > 1, "the rows should end at different times"
-    assert max(sampler, trainer) <= TOLERANCE[dtype]
+    assert max(sampler, trainer) <= LARGEST[dtype]
+    found = torch.cat([torch.tensor(r.logprobs) - own_logprobs(policy, r) for r in rollouts])
+    assert found.abs().mean() <= MEAN[dtype]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -119,7 +123,7 @@ def test_long_prompts_of_unequal_length_agree_too(architecture):
     generator = torch.Generator().manual_seed(2)
     given = [torch.randint(20, 250, (length,), generator=generator).tolist() for length in (3, 70, 131)]
     sampler, trainer, _ = differences(build(architecture), given, 6)
-    assert max(sampler, trainer) <= TOLERANCE[torch.float32]
+    assert max(sampler, trainer) <= LARGEST[torch.float32]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_long_prompts_of_unequal_length_agree_too(architecture):
 def test_sequences_past_the_length_that_switches_the_rotary_scaling_are_refused(architecture, switch, kind):
     policy, message = build(architecture), rf"the {switch} tokens up to which its rotary scaling \('{kind}'\)"
     sampler, trainer, _ = differences(policy, [[30] * 2, [40] * (switch - 8)], 8)
-    assert max(sampler, trainer) <= TOLERANCE[torch.float32]
+    assert max(sampler, trainer) <= LARGEST[torch.float32]
     assert policy.context_length == switch
     with pytest.raises(ValueError, match=f"prompt 1 has {switch} tokens.*{message}.*lower max_new_tokens"):
         HFSampler(policy, progress=False).sample([[30], [40] * switch], SamplingParams(8))
