@@ -2,14 +2,16 @@
 
 Counted are the matrix products, 2 operations per multiply-add, as torch's `FlopCounterMode` counts them. Attention is counted as its
 definition has it, two products forwards and four backwards over all pairs of tokens, whether or not a kernel skips the causal half.
-Padding, and folding a LoRA into the weights before sampling, are left out.
+A recurrent state counts as its definition has it too, token by token, not as a kernel computes it in chunks. Padding, and folding a
+LoRA into the weights before sampling, are left out.
 """
 
+import math
+import warnings
 from dataclasses import dataclass
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
-
+from opsd_lab.architecture import trunk_of
+from opsd_lab.layer_costs import UncountableError, layer_costs, pair_cost
 from opsd_lab.policies import Policy
 from opsd_lab.scoring import LogitHead
 
@@ -24,43 +26,46 @@ class CostModel:
     layer gets a gradient, which also means that its logits are computed twice.
     """
 
-    merged: int
-    linear: int
-    trained: int
-    skipped: int
-    pair: int
-    head: int
+    merged: float
+    linear: float
+    trained: float
+    skipped: float
+    pair: float
+    head: float
     head_trains: bool
 
     @classmethod
     def of(cls, policy: Policy) -> "CostModel":
-        """Read the shapes of a policy with ordinary attention layers; a LoRA that is switched off costs nothing."""
-        config = policy.causal_lm.config.get_text_config()
-        merged = linear = trained = skipped = 0
-        trunk = policy.causal_lm.get_decoder()
-        embedding_trains = policy.causal_lm.get_input_embeddings().weight.requires_grad
-        inside: set[nn.Module] = set()
-        for name, module in trunk.named_modules():
-            first = not embedding_trains and ".0." in f".{name}." and name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
-            if isinstance(module, BaseTunerLayer):
-                base = module.get_base_layer()
-                inside.update(module.modules())
-                size = 2 * base.in_features * base.out_features
-                active = [] if module.disable_adapters else module.modules()
-                adapters = [layer for layer in active if isinstance(layer, nn.Linear) and layer is not base]
-                extra = sum(2 * layer.in_features * layer.out_features for layer in adapters)
-                merged, linear, trained = merged + size, linear + size + extra, trained + extra
-                inner = sum(2 * layer.in_features * layer.out_features for layer in adapters if layer.in_features == base.in_features)
-                skipped += first * (size + inner)
-            elif isinstance(module, nn.Linear) and module not in inside:
-                size = 2 * module.in_features * module.out_features
-                merged, linear = merged + size, linear + size
-                trained += size * module.weight.requires_grad
-                skipped += first * size
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        pair = 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
+        """Read the shapes of a policy; an adapter that is switched off costs nothing.
+
+        Of a mixture of experts those count that a token is sent to, though some implementations compute all. Where the operations of
+        some layer cannot be told, every number is NaN, and a warning names the layer's class: half a cost would make comparisons at
+        matched cost wrong.
+        """
+        config, trunk = policy.causal_lm.config.get_text_config(), trunk_of(policy.causal_lm)
         head = LogitHead.of(policy)
-        return cls(merged, linear, trained, skipped, pair, 2 * config.hidden_size * head.size, not head.is_frozen)
+        try:
+            layers = list(layer_costs(trunk, config))
+            pair = pair_cost(trunk, config)
+        except UncountableError as layer:
+            warnings.warn(
+                f"{policy.name}: the operations of {layer} cannot be counted, so the ledger has NaN for them; compare runs by "
+                "tokens or seconds",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return cls(*[math.nan] * 6, not head.is_frozen)
+        own = sum(layer.own for layer in layers)
+        embedding_trains = any(p.requires_grad for p in policy.causal_lm.get_input_embeddings().parameters())
+        return cls(
+            merged=own,
+            linear=own + sum(layer.adapters for layer in layers),
+            trained=sum(layer.trained for layer in layers),
+            skipped=0 if embedding_trains else sum(layer.reading for layer in layers),
+            pair=pair,
+            head=2 * config.hidden_size * head.size,
+            head_trains=not head.is_frozen,
+        )
 
     def generation(self, prompt: int, completion: int) -> float:
         """Return the cost of one rollout: the prompt at once, then a token at a time with a cache, the LoRA folded in."""

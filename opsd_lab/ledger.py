@@ -15,8 +15,8 @@ class Ledger:
     """Running totals since training began.
 
     Tokens are completion tokens: `tokens_generated` by the sampler, `tokens_scored` by the teacher, `tokens_trained` in the
-    loss. `flops_*` are the floating-point operations of each phase's matrix products (`opsd_lab.costs`), `seconds_*` its wall-clock
-    seconds.
+    loss. `flops_*` are the floating-point operations of each phase's matrix products (`opsd_lab.costs`), NaN where they cannot
+    be counted, `seconds_*` its wall-clock seconds.
     """
 
     tokens_generated: int = 0

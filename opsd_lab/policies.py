@@ -12,6 +12,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from opsd_lab import embedded
 from opsd_lab.adapters import active_adapters, adds_nothing, has_adapter, own_parameters, side_modules, tuner_layers
+from opsd_lab.architecture import ContextLimit, context_limit
 
 LORA_TARGETS = "all-linear"
 
@@ -63,8 +64,13 @@ class Policy:
 
     @property
     def context_length(self) -> int:
-        """The longest sequence the model was built for, in tokens."""
-        return self.causal_lm.config.get_text_config().max_position_embeddings
+        """The longest sequence that may be computed, in tokens; `UNLIMITED` where the model has no longest position."""
+        return self.context_limit.tokens
+
+    @property
+    def context_limit(self) -> ContextLimit:
+        """The longest sequence whose numbers depend on nothing but itself, and why no longer one."""
+        return context_limit(self.causal_lm.config)
 
     @property
     def device(self) -> torch.device:

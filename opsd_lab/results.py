@@ -108,9 +108,11 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
     that spent less than a budget given is left out, and so is one to which this cost does not apply, as it spent none.
 
     Raises:
-        ValueError: when no arm was trained, or none spent any.
+        ValueError: when no arm was trained, or none spent any, or when this cost could not be counted for some arm (NaN).
     """
     rows = results[(results["split"] == split) & (results["error"] == "")]
+    if uncounted := sorted(set(rows.loc[(rows["step"] > 0) & rows[cost].isna(), "arm"])):
+        raise ValueError(f"{cost} could not be counted for {uncounted}; compare them by tokens or seconds, or leave these arms out")
     start, trained = rows[rows["step"] == 0].groupby("seed")["accuracy"].mean(), rows[rows["step"] > 0]
     trained = trained[trained[cost] > 0]
     if trained.empty:

@@ -1,10 +1,12 @@
 """One forward pass of one side: the hidden states from which the completion's tokens are predicted, and nothing else.
 
 The trunk runs without logits. Sequences are padded on the right, where a causal model cannot see the padding, so neither an
-attention mask nor position ids are needed and a row's numbers do not depend on its neighbours.
+attention mask nor position ids are needed and a row's numbers do not depend on its neighbours: `check_head` tries that on a few
+tokens, and up to `Policy.context_limit` the length changes nothing.
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsd_lab.architecture import trunk_of
 from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy
 from opsd_lab.recomputation import recomputed_layers
+
+# What configs call the factor of their logits, and its power: Cohere and Falcon-H1 multiply, Granite divides.
+LOGIT_SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1, "logits_mup_width_multiplier": -1}
+INVERSE = {"hyperclovax"}  # which multiplies by the name that divides elsewhere
+LOGIT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma; RecurrentGemma; xLSTM
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,10 @@ class LogitHead:
     def of(cls, policy: Policy) -> "LogitHead":
         """Return the policy's head, with the scale and soft cap that its config names."""
         config = policy.causal_lm.config.get_text_config()
-        scale = getattr(config, "logit_scale", None) or 1.0  # Cohere multiplies
-        scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite divides
-        softcap = getattr(config, "final_logit_softcapping", None)  # Gemma
+        scale = 1.0
+        for name, power in LOGIT_SCALES.items():
+            scale *= (getattr(config, name, None) or 1.0) ** (-power if config.model_type in INVERSE else power)
+        softcap = next((cap for name in LOGIT_CAPS if (cap := getattr(config, name, None))), None)
         return cls(policy.causal_lm.get_output_embeddings(), scale, softcap)
 
     @property
@@ -163,9 +172,13 @@ def score_completions(
 
     `ids` [B, S]: each row a prompt followed by its completion, padded on the right. `prompt_lengths` [B]. `completion_mask`
     [B, T], true where row b has a t-th completion token to score. The token at position p is predicted by the state at p - 1.
+
+    Raises:
+        ValueError: when a sequence is longer than `Policy.context_limit` allows.
     """
     policy.ensure_evaluation_mode()
-    trunk = policy.causal_lm.get_decoder()
+    policy.context_limit.check(ids.shape[1], f"{policy.name}: a sequence to score")
+    trunk = trunk_of(policy.causal_lm)
     with recomputed_layers(policy.causal_lm):
         hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
     steps = torch.arange(completion_mask.shape[1], device=ids.device)
@@ -178,18 +191,53 @@ def score_completions(
 @deferred_interrupts()
 @torch.inference_mode()
 def check_head(policy: Policy) -> None:
-    """Compare trunk plus head with the model's own logits on a few tokens.
+    """Make sure that scores are the model's own: two short sequences of different length, side by side and each on its own.
 
     Raises:
-        NotImplementedError: when they differ, because the architecture does something to its logits that `LogitHead` does not.
+        NotImplementedError: when they differ; the message says whether the logits are changed after the output layer in a way that
+            `LogitHead` does not know, or the numbers of a sequence depend on what stands beside or behind it, or nothing comes out.
     """
     policy.ensure_evaluation_mode()
-    ids = torch.tensor([[policy.eos_ids[0], 0, 1, 2]], device=policy.device)
-    own = policy.model(input_ids=ids, use_cache=False).logits.float()
-    ours = LogitHead.of(policy)(policy.causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
-    tolerance = 1e-4 if policy.causal_lm.dtype == torch.float32 else 0.03
-    if (worst := (own - ours).abs().max() / own.abs().max().clamp(min=1e-6)) > tolerance:
+    model, trunk, head = policy.causal_lm, trunk_of(policy.causal_lm), LogitHead.of(policy)
+    try:
+        trunk(input_ids=torch.tensor([[0, 1]], device=policy.device), use_cache=False)
+    except Exception as error:  # whatever this architecture, or an adapter on a layer of its own kind, objects to
         raise NotImplementedError(
-            f"{policy.name} ({policy.causal_lm.config.model_type}) changes its logits after the output layer in a way that "
-            f"opsd_lab does not know (relative difference {worst:.2g}); add the rule to LogitHead.of"
-        )
+            f"{policy.name} ({model.config.model_type}) cannot compute a short sequence: {type(error).__name__}: {error}. Where it "
+            "has an adapter, name target modules for it that are plain layers: routers, for instance, return more than one tensor"
+        ) from error
+    rows = [[(5 * i + size) % len(policy.tokenizer) for i in range(size)] for size in (5, 12)]
+    own, alone = [], []
+    for row in rows:
+        ids = torch.tensor([row], device=policy.device)
+        own.append(policy.model(input_ids=ids, use_cache=False).logits[0].float())  # with whatever a wrapper does
+        alone.append(head(trunk(input_ids=ids, use_cache=False).last_hidden_state[0]))
+    ids = torch.tensor([row + [policy.pad_id] * (12 - len(row)) for row in rows], device=policy.device)
+    beside = head(trunk(input_ids=ids, use_cache=False).last_hidden_state)
+    for found, fault in (
+        (alone, "changes its logits after the output layer in a way that opsd_lab does not know (add the rule to LogitHead.of)"),
+        (beside, "computes a sequence's numbers from what stands behind or beside it as well, so it has no probability of its own"),
+    ):
+        worst = max(relative_difference(mine, theirs[: len(mine)]) for mine, theirs in zip(own, found, strict=True))
+        if worst > tolerance(policy):
+            raise NotImplementedError(
+                f"{policy.name} ({model.config.model_type}) {fault}: relative difference {worst:.2g} between its logits and those of "
+                "its layers with the output layer"
+            )
+
+
+def relative_difference(own: Tensor, ours: Tensor) -> float:
+    """Return the root mean square difference of two sets of logits [n, V], relative to the spread of the first.
+
+    Each row is centred, since a softmax leaves out what is added to all its logits. Other shapes are infinitely far apart.
+    """
+    if own.shape != ours.shape:
+        return math.inf
+    own, ours = own - own.mean(-1, keepdim=True), ours - ours.mean(-1, keepdim=True)
+    return float((own - ours).square().mean().sqrt() / own.square().mean().sqrt().clamp(min=1e-6))
+
+
+def tolerance(policy: Policy) -> float:
+    """Return the relative difference of logits that rounding explains, in the policy's precision: SmolLM2's is .03 in bfloat16."""
+    exact = policy.causal_lm.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return 1e-4 if exact else 0.1

@@ -13,14 +13,16 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple
 
     So the space of SentencePiece's first word is there, which decoding it alone drops. A character whose bytes are spread over
     several tokens belongs to the last of them; the others get "". Bytes that never become a character show as U+FFFD on the last
-    of them. Added tokens, such as the end of sequence, stand alone.
+    of them. Added tokens, such as the end of sequence, stand alone. So do ids that the tokenizer does not know, which models with a
+    larger output layer can write: "<unused 151,700>".
     """
     backend = tokenizer.backend_tokenizer
-    added = backend.get_added_tokens_decoder()
+    alone = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}
+    alone |= {token: f"<unused {token:,}>" for token in set(ids) - alone.keys() if backend.id_to_token(token) is None}
     texts: list[str] = []
-    for is_added, group in groupby(ids, key=added.__contains__):
+    for stands_alone, group in groupby(ids, key=alone.__contains__):
         run = list(group)
-        texts += [added[token].content for token in run] if is_added else _run_texts(backend, run)
+        texts += [alone[token] for token in run] if stands_alone else _run_texts(backend, run)
     return tuple(texts)
 
 

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
+from opsd_lab.architecture import note_auxiliary_loss
 from opsd_lab.batching import Example, padding_share
 from opsd_lab.clipping import COSINE, ClipMeasured, mean_cosine, warn_of_clip
 from opsd_lab.contexts import ContextBuilder
@@ -58,7 +59,8 @@ class Trainer:
 
     Every problem's two prompts are built here, so that one which cannot be rendered or does not fit is reported before any
     work. The model is kept in evaluation mode: without dropout, sampler, student and teacher compute the same function. Gradient
-    checkpointing acts where it is switched on, and weights in half precision train through float32 copies, see `MasterAdamW`.
+    checkpointing acts where it is switched on, and weights in half precision train through float32 copies, see `MasterAdamW`. The
+    loss is the objective alone: a mixture of experts' load-balancing loss is not added.
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards which
     of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
@@ -94,6 +96,7 @@ class Trainer:
         check_pieces(self, contexts, teacher)
         check_unique(self.problems)
         check_head(policy)
+        note_auxiliary_loss(policy.causal_lm)
         sampling.prompt_limit(policy.context_length)
         self.teacher = fixed_teacher(policy) if teacher is None else teacher
         build, few = contexts.build, len(self.problems) < 2000

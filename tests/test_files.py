@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from opsd_lab.experiments import _check_settings
 from opsd_lab.files import write_folder_whole, write_whole
+from opsd_lab.study_cells import check_cell, write_cell
 
 BIG = 4 * 2**20  # bytes, more than the full disk has
 
@@ -70,13 +70,14 @@ def test_a_full_disk_where_nothing_was_leaves_nothing(small_disk):
 
 
 def test_a_study_that_met_a_full_disk_goes_on_afterwards(small_disk):
-    path = small_disk / "arm.settings"
+    path, rows = small_disk / "arm.parquet", pd.DataFrame({"accuracy": [0.5]})
     with pytest.raises(OSError, match=r"free some space|raise the limit"):
-        _check_settings(path, "x" * BIG)
-    _check_settings(path, "settings")
-    _check_settings(path, "settings")
+        write_cell(path, rows, {"arm": "x" * BIG})
+    check_cell(path, {"arm": "one"})
+    write_cell(path, rows, {"arm": "one"})
+    check_cell(path, {"arm": "one"})
     with pytest.raises(ValueError, match="other settings"):
-        _check_settings(path, "others")
+        check_cell(path, {"arm": "another"})
 
 
 STUCK = """

@@ -55,6 +55,9 @@ def test_matched_cost_interpolates_between_checkpoints_and_extrapolates_nothing(
     assert at_matched_cost(results(base, *cheap, *dear), "flops", budget=300)["arm"].tolist() == ["dear"]
     with pytest.raises(ValueError, match="no arm was trained, or none of them spent any"):
         at_matched_cost(results(base), "flops")
+    uncounted = [table("moe", 0, 1, [1] * 10, flops=float("nan"))]
+    with pytest.raises(ValueError, match=r"flops could not be counted for \['moe'\]; compare them by tokens or seconds"):
+        at_matched_cost(results(base, *cheap, *uncounted), "flops")
 
 
 def test_an_arm_that_spends_none_of_a_cost_does_not_make_the_budget_zero():

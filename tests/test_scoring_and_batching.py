@@ -3,11 +3,13 @@ import dataclasses
 import pytest
 import torch
 
+from opsd_lab.architecture import UNLIMITED, context_limit, trunk_of
 from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches, padding_share
 from opsd_lab.contexts import ContextPair
 from opsd_lab.policies import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.scoring import LogitHead, check_head, score_completions
+from tests.architectures import build
 from tests.conftest import tiny_policy
 
 
@@ -119,7 +121,9 @@ def test_the_head_is_float32_for_a_bfloat16_model():
     [
         ("logit_scale", 0.5, lambda x: 0.5 * x),
         ("logits_scaling", 4.0, lambda x: x / 4),
+        ("lm_head_multiplier", 3.0, lambda x: 3 * x),
         ("final_logit_softcapping", 2.0, lambda x: 2 * torch.tanh(x / 2)),
+        ("logits_soft_cap", 2.0, lambda x: 2 * torch.tanh(x / 2)),
     ],
 )
 def test_the_head_follows_the_configs_scale_and_soft_cap(field, value, expected):
@@ -136,6 +140,56 @@ def test_a_model_that_changes_its_logits_in_an_unknown_way_is_refused():
     policy.causal_lm.config.final_logit_softcapping = 0.5  # this architecture does not cap, so head and model now disagree
     with pytest.raises(NotImplementedError, match="add the rule to LogitHead"):
         check_head(policy)
+
+
+def test_a_model_in_training_mode_is_refused_as_that():
+    policy = build("GPT-2")  # whose dropout is on by default
+    policy.causal_lm.transformer.h[1].train()
+    with pytest.raises(ValueError, match=r"GPT-2 is in training mode.*eval\(\)"):
+        check_head(policy)
+
+
+def test_a_model_that_sees_what_stands_behind_a_token_is_refused():
+    policy = build("Llama")
+    norm = policy.causal_lm.model.norm
+    norm.register_forward_hook(lambda module, given, found: found + found.sum(1, keepdim=True))
+    with pytest.raises(NotImplementedError, match="from what stands behind or beside it"):
+        check_head(policy)
+
+
+def test_a_model_that_cannot_compute_a_sequence_says_what_it_objects_to():
+    policy = build("Llama")
+    policy.causal_lm.model.norm.register_forward_hook(lambda module, given, found: found.no_such_thing)
+    with pytest.raises(
+        NotImplementedError, match=r"cannot compute a short sequence: AttributeError: .*no_such_thing.*target modules"
+    ):
+        check_head(policy)
+
+
+def test_the_decoder_is_found_where_transformers_returns_the_whole_model():
+    model = build("Llama 4").causal_lm
+    assert model.get_decoder() is model and trunk_of(model) is model.model
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("Mamba", UNLIMITED), ("Bloom", UNLIMITED), ("MPT", 2048), ("GPT-2", 256), ("Gemma 4", 256)]
+)
+def test_the_longest_sequence_is_read_under_whatever_name_the_config_has(name, tokens):
+    assert build(name).context_length == tokens
+
+
+def test_a_scaling_for_some_layers_alone_limits_the_sequence_and_is_named():
+    config = build("Llama").causal_lm.config
+    config.rope_parameters = {
+        "full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 48, "rope_theta": 1e4},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    limit = context_limit(config)
+    assert limit.tokens == 48 and "'longrope'" in str(limit)
+    with pytest.raises(ValueError, match="the teacher's prompt has 49 tokens, more than the 48 tokens up to which"):
+        limit.check(49, "the teacher's prompt")
+    config.index_topk = 16
+    assert context_limit(config).tokens == 16 and "index_topk" in str(context_limit(config))
 
 
 def test_a_head_first_used_in_inference_mode_can_train(policy):

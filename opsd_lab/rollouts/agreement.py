@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from opsd_lab.architecture import trunk_of
 from opsd_lab.interrupts import deferred_interrupts
 from opsd_lab.policies import Policy
 from opsd_lab.rollouts.base import Rollout
@@ -28,7 +29,7 @@ def own_logprobs(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """Return the policy's own log-probability of each of the rollout's completion tokens [T]."""
     policy.ensure_evaluation_mode()
     ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
-    hidden = policy.causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = trunk_of(policy.causal_lm)(input_ids=ids, use_cache=False).last_hidden_state
     logits = LogitHead.of(policy)(hidden[0, len(rollout.prompt_ids) - 1 : -1])
     return logits.log_softmax(-1).gather(-1, ids[0, len(rollout.prompt_ids) :, None])[:, 0].cpu()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from opsd_lab.architecture import ContextLimit
 from opsd_lab.options import real, whole
 from opsd_lab.problems import has_surrogate
 
@@ -112,18 +113,20 @@ class Sampler(Protocol):
         ...
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], params: SamplingParams, context_length: int) -> None:
-    """Make sure that every prompt leaves room for `max_new_tokens` in a context of that many tokens.
+def check_prompts(prompts: Sequence[Sequence[int]], params: SamplingParams, limit: ContextLimit) -> None:
+    """Make sure that every prompt leaves room for `max_new_tokens`.
 
     Raises:
         ValueError: for an empty prompt, or one that is too long; it names the prompt. For a `max_new_tokens` that fills the context.
     """
-    limit = params.prompt_limit(context_length)
+    longest = params.prompt_limit(limit.tokens)
     for index, prompt in enumerate(prompts):
-        if not 0 < len(prompt) <= limit:
+        if not prompt:
+            raise ValueError(f"prompt {index} has 0 tokens; a model continues 1 token or more")
+        if len(prompt) > longest:
             raise ValueError(
-                f"prompt {index} has {len(prompt)} tokens; with max_new_tokens = {params.max_new_tokens} this model's context of "
-                f"{context_length} holds prompts of 1 to {limit}. Shorten the prompt or lower max_new_tokens"
+                f"prompt {index} has {len(prompt)} tokens and max_new_tokens = {params.max_new_tokens}, together more than {limit}; "
+                "shorten the prompt or lower max_new_tokens"
             )
 
 

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import DynamicCache, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from opsd_lab.folding import folded_lora
 from opsd_lab.interrupts import deferred_interrupts, interruption_point
 from opsd_lab.policies import Policy
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
+from opsd_lab.rollouts.decoding import Steps, steps_for
 from opsd_lab.rollouts.written import written_rollout
 from opsd_lab.scoring import LogitHead
 
@@ -45,16 +46,17 @@ class HFSampler:
             ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
             FloatingPointError: when the policy's weights have diverged, so that its logits are no numbers.
         """
-        check_prompts(prompts, params, self.policy.context_length)
+        check_prompts(prompts, params, self.policy.context_limit)
         self.policy.ensure_evaluation_mode()
         asked = requests(prompts, params)
         jobs, uniforms = [list(request.prompt) for request in asked], _uniforms(asked, params.max_new_tokens)
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i]))
         rollouts: list[Rollout | None] = [None] * len(jobs)
+        kind = steps_for(self.policy)
         bar = tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False)
         with deferred_interrupts(), bar, folded_lora(self.policy, transposed=self.policy.device.type == "cpu"):
             for batch in self._batches(order, jobs, params.max_new_tokens):
-                for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params), strict=True):
+                for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params, kind), strict=True):
                     rollouts[index] = rollout
                 bar.update(len(batch))
         return rollouts
@@ -69,39 +71,22 @@ class HFSampler:
         return batches
 
     @torch.inference_mode()
-    def _write(self, prompts: list[list[int]], uniforms: Tensor, params: SamplingParams) -> list[Rollout]:
-        model, device = self.policy.causal_lm, self.policy.device
-        trunk, head = model.get_decoder(), LogitHead.of(self.policy)
+    def _write(self, prompts: list[list[int]], uniforms: Tensor, params: SamplingParams, kind: type[Steps]) -> list[Rollout]:
+        head, device = LogitHead.of(self.policy), self.policy.device
         eos = torch.tensor(self.policy.eos_ids, device=device)
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self.policy.pad_id] * (width - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        padded = bool((mask == 0).any())
-        cache = DynamicCache(config=model.config)
+        steps = kind(self.policy, prompts)
         written: list[list[tuple[int, float]]] = [[] for _ in prompts]
-        alive = torch.arange(len(prompts), device=device)
+        alive = torch.arange(len(prompts))
         for step in range(params.max_new_tokens):
             interruption_point()
-            hidden = trunk(
-                input_ids=ids,
-                attention_mask=mask if padded else None,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-            tokens, logprobs = _draw(head(hidden), uniforms[alive.cpu(), step].to(device), params)
+            tokens, logprobs = _draw(head(steps.states()), uniforms[alive, step].to(device), params)
             for row, token, logprob in zip(alive.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
                 written[row].append((token, logprob))
             going = ~torch.isin(tokens, eos)
-            if not going.all():
-                if not going.any():
-                    break
-                keep = going.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                alive, tokens, mask, positions = alive[keep], tokens[keep], mask[keep], positions[keep]
-            ids, positions = tokens[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            if step + 1 == params.max_new_tokens or not going.any():
+                break
+            steps.grow(tokens, going)
+            alive = alive[going.cpu()]
         return [
             written_rollout(self.policy, prompt, *zip(*pairs, strict=True)) for prompt, pairs in zip(prompts, written, strict=True)
         ]

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from opsd_lab.adapters import has_adapter
+from opsd_lab.architecture import UNLIMITED
 from opsd_lab.folding import unfoldable
 from opsd_lab.policies import Policy, has_fresh_lora
 from opsd_lab.rollouts.agreement import check_agreement
@@ -117,7 +118,7 @@ class VLLMSampler:
             ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
             RuntimeError: when the engine breaks off a completion, or its log-probabilities are not the policy's.
         """
-        check_prompts(prompts, params, self.policy.context_length)
+        check_prompts(prompts, params, self.policy.context_limit)
         asked = requests(prompts, params)
         if not asked:
             return []
@@ -202,7 +203,7 @@ def engine_options(policy: Policy, model: str | None = None, *, adapters: bool =
         "skip_tokenizer_init": True,
         "generation_config": "vllm",  # a model's own defaults would change the distribution
         "logprobs_mode": "raw_logprobs",
-        "max_model_len": policy.context_length,
+        "max_model_len": policy.context_length if policy.context_length < UNLIMITED else None,  # None: as its config has it
         "enable_prefix_caching": True,
     }
     if policy.device.type == "cpu":

@@ -84,7 +84,7 @@ class VLLMServerSampler:
             ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
             RuntimeError: when no server is left; it names each server's fault, and what was finished is kept for the next call.
         """
-        check_prompts(prompts, params, self.policy.context_length)
+        check_prompts(prompts, params, self.policy.context_limit)
         asked = requests(prompts, params)
         keys = [(request, params.max_new_tokens, params.temperature, params.top_p, params.top_k) for request in asked]
         open_jobs = {key: request for key, request in zip(keys, asked, strict=True) if key not in self._done}
