@@ -394,7 +394,7 @@ def test_a_completion_longer_than_the_context_is_refused_in_these_words():
 def test_a_policy_of_which_nothing_trains_is_refused():
     policy = tiny_policy()
     policy.model.requires_grad_(False)
-    with pytest.raises(ValueError, match="tiny has nothing to train: all its weights are frozen; add_lora):
+    with pytest.raises(ValueError, match="tiny has nothing to train: all its weights are frozen; add_lora"):
         build(policy)
 
 
