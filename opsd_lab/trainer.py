@@ -194,6 +194,7 @@ class Trainer:
                     if passed:
                         self._gradient(batch, total, watch)
                 except Exception as error:
+                    error.add_note(f"This was pass {passed + 1} of step {number}, which counts with the passes before.")
                     failure = error
                     break
                 with watch.phase("train"):
@@ -213,9 +214,9 @@ class Trainer:
                 f"step {drawn.number}: {let} was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
                 "keep truncated rollouts"
             )
-        self.step = drawn.number
-        self._count(cost, drawn.watch)
         metrics = self._metrics(drawn, batch, {}, 0.0)
+        self._count(cost, drawn.watch)
+        self.step = drawn.number
         return StepRecord(drawn.number, math.nan, metrics, self.ledger, TokenTable.empty(), ())
 
     def _metrics(self, drawn: _Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:

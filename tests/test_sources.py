@@ -254,8 +254,9 @@ def test_a_later_pass_that_finds_no_number_ends_the_step_and_the_record_is_hande
 
     trainer = build(objective=OPSD(rising), params=dataclasses.replace(PARAMS, passes=3, token_budget=10_000))
     records = []
-    with pytest.raises(NonFiniteError, match="step 1"):
+    with pytest.raises(NonFiniteError, match="step 1") as caught:
         for record in trainer.train(2, progress=False):
             records.append(record)
     assert [r.step for r in records] == [1] == [trainer.step]
+    assert caught.value.__notes__ == ["This was pass 2 of step 1, which counts with the passes before."]
     assert records[0].ledger.tokens_trained == len(records[0].table)
