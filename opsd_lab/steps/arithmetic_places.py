@@ -132,6 +132,8 @@ def _before(bare: str, touching: bool, digits: int) -> Edge:
         return _word(bare, " ") if bare else "open"
     if re.search(r"[^\W\d_]\Z", bare):
         return "cut" if touching else _word(bare, " ")
+    if re.search(r"(?<![<>!=])=[ \t]*[$]?[0-9]+(?:\.[0-9]+)?\Z", bare) and not touching and digits != 3:
+        return "whole"  # "1 + 1 = 2 3 + 4 = 7"
     if re.search(r"[^\W\d_]{2}\)\Z|[ \t]\|\Z|\n\|\Z", bare) and not touching:
         return "open"
     return "cut"
@@ -235,6 +237,8 @@ def _behind_sign(bare: str, blank: bool, text: str, side: Side) -> tuple[Edge, s
     if re.match(r"–", bare) and re.match(r"–[ \t]*[^\W\d_]{2}", bare):
         return "whole", ""
     if re.match(r"-[^\W\d_]{2}", bare):
+        return "open", ""
+    if blank and re.match(r"[0-9]+(?:\.[0-9]+)?[ \t]*[-+*/×÷][^=\n]{1,20}=", bare):
         return "open", ""
     if re.match(r"\\?%|[¢°€]|\^\{?\\circ", bare):
         return "open", "%"
