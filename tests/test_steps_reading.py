@@ -103,7 +103,16 @@ NOT_JUDGED_FALSE = {
         r"$2^2)(1+3)=4 \cdot 5$",
         r"\frac{1}{2} 3 + 4 = 8",
     ],
-    "unknowns": ["26=5+3x", "150 =10+4c.", "4000=(1/2)X", "$7 - 3 = 2 k$", "20 x 60 = 10 x S2", "so 12 = 3 * 2 y", "1 + 2 = 4ab", "y 3 + 4 = 8"],
+    "unknowns": [
+        "26=5+3x",
+        "150 =10+4c.",
+        "4000=(1/2)X",
+        "$7 - 3 = 2 k$",
+        "20 x 60 = 10 x S2",
+        "so 12 = 3 * 2 y",
+        "1 + 2 = 4ab",
+        "y 3 + 4 = 8",
+    ],
     "functions and operators": [
         r"$\log_{2} 8=1+2$",
         r"$\sin 30 = 1/2$",
@@ -177,7 +186,14 @@ NOT_JUDGED_FALSE = {
         "Assume the opposite. Then 2 + 2 = 5.",
         "He thinks 2 + 2 = 5",
     ],
-    "other rules": [r"$1 + 1 = 10_2$", "1 + 1 = 10₂", "In base 5, 3 + 4 = 12", "7 * 8 = 6 (mod 10)", "In binary 1 + 1 = 10", "on a clock 9 + 5 = 2"],
+    "other rules": [
+        r"$1 + 1 = 10_2$",
+        "1 + 1 = 10₂",
+        "In base 5, 3 + 4 = 12",
+        "7 * 8 = 6 (mod 10)",
+        "In binary 1 + 1 = 10",
+        "on a clock 9 + 5 = 2",
+    ],
 }
 
 
@@ -222,7 +238,26 @@ def test_characters_of_other_scripts_keep_their_places():
 
 @pytest.mark.parametrize(
     "piece",
-    ["1 apple * ", "1 1/2 ", "1 000 ", "½", "[", r"\frac{", r"\text{a} ", "=\n", "\n ", " \n=", "1,\\!000", "**", "% ", "1\\,", "5/", "1 = ", "a ", "– "],
+    [
+        "1 apple * ",
+        "1 1/2 ",
+        "1 000 ",
+        "½",
+        "[",
+        r"\frac{",
+        r"\text{a} ",
+        "=\n",
+        "\n ",
+        " \n=",
+        "1,\\!000",
+        "**",
+        "% ",
+        "1\\,",
+        "5/",
+        "1 = ",
+        "a ",
+        "– ",
+    ],
 )
 def test_time_grows_with_the_length_of_the_text_only(piece):
     started = time.monotonic()

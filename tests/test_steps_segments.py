@@ -7,7 +7,24 @@ from hypothesis import strategies as st
 from opsd_lab.steps import Segment, Step, arithmetic_steps, error_phases, label_segments, segments, span_tokens
 
 TEXTS = st.text(alphabet=list("ab1 .!?\n\t$\\[](){}*-=+<>/think🙂שé。…")) | st.lists(
-    st.sampled_from(["<think>", "</think>", "7 + 5 = 12", "e.g. ", "\n\n", "1. ", "$x. y$", "Dr. A", "3.5", " ", "2. ", "[THINK]", "<|channel|>analysis", "<|end|>"])
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "7 + 5 = 12",
+            "e.g. ",
+            "\n\n",
+            "1. ",
+            "$x. y$",
+            "Dr. A",
+            "3.5",
+            " ",
+            "2. ",
+            "[THINK]",
+            "<|channel|>analysis",
+            "<|end|>",
+        ]
+    )
 ).map("".join)
 
 

@@ -45,7 +45,9 @@ BETWEEN = re.compile(
     re.IGNORECASE,
 )
 OR = re.compile(r"\bor\b|∨|\\(?:lor|vee)\b|\beither\b", re.IGNORECASE)
-ALTERNATIVE_BEHIND = re.compile(r"[\s$,;.)\]&\\]*(?:\\(?:q?quad|text\s*\{|mbox\s*\{)\s*)*(?:or\b|∨|\\(?:lor|vee)\b|\\pm)", re.IGNORECASE)
+ALTERNATIVE_BEHIND = re.compile(
+    r"[\s$,;.)\]&\\]*(?:\\(?:q?quad|text\s*\{|mbox\s*\{)\s*)*(?:or\b|∨|\\(?:lor|vee)\b|\\pm)", re.IGNORECASE
+)
 TWO_THINGS = re.compile(r"\bso that\b|\band\b[\s,$\\(\[]*\Z", re.IGNORECASE)
 
 

@@ -111,7 +111,11 @@ def _has_another_reading(text: str, left: Side, right: Side) -> bool:
     # "500 \\div 13 = 13 \\cdot 38 + 6", and "4 * 3 = 2(4) + 3(3)" where the star is an operation of its own.
     if left.divides and REMAINDER.search(text[max(0, left.start - NEAR) : right.end + NEAR]):
         return True
-    return len(left.lexemes) == 3 and text[left.lexemes[1].start] == "*" and re.search(r"[0-9]\(", text[right.start : right.end]) is not None
+    return (
+        len(left.lexemes) == 3
+        and text[left.lexemes[1].start] == "*"
+        and re.search(r"[0-9]\(", text[right.start : right.end]) is not None
+    )
 
 
 def _may_be_rounded(text: str, left: Side, right: Side, unit: str) -> bool:

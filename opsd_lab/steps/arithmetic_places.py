@@ -71,7 +71,9 @@ DOUBTED_SENTENCE = re.compile(
     r"|n['’]t\b|≠|≈|~|\\(?:neq?|approx|sim)\b|\?",
     re.IGNORECASE,
 )
-DOUBTED_BEFORE = re.compile(r"\b(?:no|not)\b|\b(?:if|unless|when|whether)\b(?!.*(?:,|\bthen\b))|\bif\b.*\bwere\b", re.IGNORECASE | re.DOTALL)
+DOUBTED_BEFORE = re.compile(
+    r"\b(?:no|not)\b|\b(?:if|unless|when|whether)\b(?!.*(?:,|\bthen\b))|\bif\b.*\bwere\b", re.IGNORECASE | re.DOTALL
+)
 DOUBTED_BEHIND = re.compile(r"\b(?:if|unless)\b|\bnot (?:true|right|possible|correct|valid|what|the|equal|a)\b", re.IGNORECASE)
 SENTENCE_EDGE = re.compile(r"[.!;?](?=\s)|\n")
 GOES_ON = re.compile(r"[ \t]*(?:[*/×÷^](?![ \t*])|[×÷/^]|\\(?:times|cdot|div)(?![A-Za-z]))")
@@ -88,7 +90,9 @@ def begins(text: str, side: Side) -> Edge:
     # "(1) + (2)" may be names of equations, "1 and 1/4" is one number.
     if re.match(r"\([0-9]{1,2}\)[ \t]*[-+]", text[side.start : side.start + 12]):
         return "open"
-    if re.search(r"[0-9][ \t]+and[ \t]+\Z", before) and re.match(r"[0-9]+/[0-9]+(?![ \t]*[-+*x×÷])", text[side.start : side.start + 24]):
+    if re.search(r"[0-9][ \t]+and[ \t]+\Z", before) and re.match(
+        r"[0-9]+/[0-9]+(?![ \t]*[-+*x×÷])", text[side.start : side.start + 24]
+    ):
         return "cut"
     if mark := LIST_MARK.search(before):
         above = before[: mark.start()].rstrip().rpartition("\n")[2]
@@ -211,7 +215,9 @@ def ends(text: str, side: Side) -> tuple[Edge, str]:
 def _behind_sign(bare: str, blank: bool, text: str, side: Side) -> tuple[Edge, str]:
     if closed := re.match(r"[)\]}]+", bare):
         following = bare[closed.end() : closed.end() + 1]
-        goes_on = re.match(r"[\w(^'{!%]", following) or re.match(r"[ \t]*(?:[*/×÷^+]|\\(?:times|cdot|div))(?!\*)", bare[closed.end() :])
+        goes_on = re.match(r"[\w(^'{!%]", following) or re.match(
+            r"[ \t]*(?:[*/×÷^+]|\\(?:times|cdot|div))(?!\*)", bare[closed.end() :]
+        )
         return ("cut" if goes_on else "whole"), ""
     if re.match(r"\\?\$+(?!\d)|\\[\])]|\*\*(?![\w(])|[\"”’»`'](?!\w)|\\end\{", bare):
         return ("cut" if re.match(r"['’]", bare) and not blank else "whole"), ""
@@ -248,7 +254,9 @@ def _behind_sign(bare: str, blank: bool, text: str, side: Side) -> tuple[Edge, s
 def _behind_word(word: str, rest: str) -> tuple[Edge, str]:
     if re.match(r"times\Z|square\Z|cubic\Z", word) and not re.match(r"[ \t]*[$\d(]|[ \t]+(?:root|of)\b", rest):
         return ("whole" if word != "times" else "open"), word
-    if (HARD_WORD.match(word) and not OPENING_WORD.match(word)) or re.match(r"[(_^]|[ \t]*(?:[+*/^×÷](?!\*)|\\(?:times|cdot|div))", rest):
+    if (HARD_WORD.match(word) and not OPENING_WORD.match(word)) or re.match(
+        r"[(_^]|[ \t]*(?:[+*/^×÷](?!\*)|\\(?:times|cdot|div))", rest
+    ):
         return ("open" if re.match(r"[ \t]?/[ \t]?[^\W\d_]{2}", rest) else "cut"), word
     if OPENING_WORD.match(word) and not re.match(r"(?:and|or|to|in|on|if|when)\Z", word):
         return "open", word
