@@ -90,7 +90,8 @@ def algebra_steps(text: str, checker: AlgebraChecker) -> list[Step]:
     An identity is "correct". An equation that holds for no values of its letters is "incorrect", unless a word near it ("solve",
     "if", "not", ...) tells that it may be a condition or be denied. An equation in one unknown that comes right after another,
     with nothing between but words such as "so we get", is "correct" if it has the same solutions, and "incorrect" if the words say
-    that it follows and no solution of the one solves the other; alternatives ("or") are compared with nothing. All else is "unverifiable": conditions, definitions, equations
+    that it follows and no solution of the one solves the other; alternatives ("or") are compared with
+    nothing. All else is "unverifiable": conditions, definitions, equations
     modulo a number, those of which only a part can be read, and all in a text about matrices and the like. Arithmetic that could
     be decided exactly stays as it was.
 

@@ -5,8 +5,9 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
 
+from opsd_lab.steps.arithmetic_doubt import is_doubted, speaks_of_remainders
 from opsd_lab.steps.arithmetic_lexer import lex, plain
-from opsd_lab.steps.arithmetic_places import begins, ends, is_doubted, speaks_of_remainders
+from opsd_lab.steps.arithmetic_places import begins, ends
 from opsd_lab.steps.arithmetic_reader import Side, read_end, read_start
 from opsd_lab.steps.step import Step, StepLabel
 
@@ -39,8 +40,8 @@ def arithmetic_steps(text: str) -> list[Step]:
 
     A step is judged only if all that touches it was read: `arithmetic_places` lists what may stand beside it. What agrees is
     "correct". What does not agree is "incorrect" only if it was read without a doubt. It is "unverifiable" where another reading is
-    possible (units, percent signs, mixed numbers, dashes, 6 / 2/3, a number after a noun as in "pages 3-5"), where a unit or a remark tells of
-    another scale or of a remainder, where the text supposes or denies it, and where the result may be rounded: a decimal to its
+    possible (units, percent signs, mixed numbers, dashes, 6 / 2/3, a number after a noun as in "pages 3-5"), where a unit or a remark
+    tells of another scale or of a remainder, where the text supposes or denies it, and where the result may be rounded: a decimal to its
     places, or cut off there ("10 / 3 = 3.33"), 15 digits and more, a quotient to whole things, or decimals that were rounded before.
     "unverifiable" are, too: powers, a division by zero, a number of more than `MAX_DIGITS` digits. Equations in words are not found.
     """
@@ -95,7 +96,7 @@ def _multiplies(side: Side) -> bool:
 
 
 def _alike(left: Side, right: Side, counted: str) -> bool:
-    """Whether no percent sign and no units stand between the numbers, or the same everywhere; `counted`: the word behind the result."""
+    """Whether no percent sign and no units stand between the numbers, or the same everywhere; `counted` is the result's."""
     lexemes = [*left.lexemes, *right.lexemes]
     units = {lexeme.text for lexeme in lexemes if lexeme.kind == "unit"}
     percents = sum(lexeme.kind == "percent" for lexeme in lexemes)

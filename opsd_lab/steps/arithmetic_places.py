@@ -1,4 +1,4 @@
-r"""What stands around written arithmetic: whether all that touches it was read, and whether its sentence may deny it.
+r"""What touches written arithmetic: whether all of it was read.
 
 What may stand beside a side of an equation is listed here; all else counts as a part of it that was not read.
 """
@@ -6,14 +6,14 @@ What may stand beside a side of an equation is listed here; all else counts as a
 import re
 from typing import Literal
 
+from opsd_lab.steps.arithmetic_doubt import MODULO
 from opsd_lab.steps.arithmetic_lexer import OPERATOR_WORDS, TOUCHING_UNITS
 from opsd_lab.steps.arithmetic_reader import Side
 
-# "whole": nothing more belongs to the side. "open": perhaps something does, so that only agreement tells anything. "cut": something does.
+# "whole": nothing more belongs to the side. "cut": something does. "open": perhaps something does, so that only agreement counts.
 Edge = Literal["whole", "open", "cut"]
 
 NEAR = 80  # characters in which the symbols beside a side must lie
-NEIGHBOURHOOD = 200  # characters looked at on either side for words of doubt
 
 FOREIGN = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"  # scripts without blanks between words
 ARROW = r"(?:=>|->|[⇒→⟹∴⇔]|\\(?:Long)?(?:[rR]ightarrow|leftrightarrow|Leftrightarrow)|\\(?:implies|iff|to|therefore))"
@@ -57,25 +57,6 @@ OPENING_WORD = re.compile(
     r"|percent|per|points?|k|mod|in|on|if|when|unless|without|full|whole|complete|round\w*|approx\w*)\Z",
     re.IGNORECASE,
 )
-MODULO = re.compile(r"\bmod\b|modul|≡|\\equiv|\\[pb]?mod|congruen", re.IGNORECASE)
-# In such company an equation that is false may be just what the text says of it, or hold by other rules.
-DOUBT = re.compile(
-    r"\b(?:suppos|assum|contradict|not (?:true|possible|equal)|no (?:such|solution)|does not hold|impossib|false|wrong|incorrect|mistake|error|absurd|inconsist|hypothe|undefined|wait\b|pretend"
-    r"|imagine|claim|bases?\b|binary|octal|hexadecimal|ternary|clock|defin|operation|boolean|matri|vector|tropical|puzzle|riddle|cipher"
-    r"|dots\b|instead|actual|should\b|oops|correction|typo|nonsense|joke)",
-    re.IGNORECASE,
-)
-DOUBTED_SENTENCE = re.compile(
-    r"\b(?:never|cannot|neither|nor\b|either|would (?:mean|imply|have to)|might\b|except|rather than|guess|thinks?\b|thought|believ"
-    r"|says?\b|said\b|approx|about\b|around\b|roughly|nearly|almost|estimat|round|nearest|let\b|true or)"
-    r"|n['’]t\b|≠|≈|~|\\(?:neq?|approx|sim)\b|\?",
-    re.IGNORECASE,
-)
-DOUBTED_BEFORE = re.compile(
-    r"\b(?:no|not)\b|\b(?:if|unless|when|whether)\b(?!.*(?:,|\bthen\b))|\bif\b.*\bwere\b", re.IGNORECASE | re.DOTALL
-)
-DOUBTED_BEHIND = re.compile(r"\b(?:if|unless)\b|\bnot (?:true|right|possible|correct|valid|what|the|equal|a)\b", re.IGNORECASE)
-SENTENCE_EDGE = re.compile(r"[.!;?](?=\s)|\n")
 GOES_ON = re.compile(r"[ \t]*(?:[*/×÷^](?![ \t*])|[×÷/^]|\\(?:times|cdot|div)(?![A-Za-z]))")
 
 
@@ -133,9 +114,9 @@ def _before(bare: str, touching: bool, digits: int) -> Edge:
         return "open"
     if inside := re.search(TEXT.pattern + r"\Z", bare):
         bare = inside.group(1).rstrip()
-        return _word(bare, " ") if bare else "open"
+        return _word(bare) if bare else "open"
     if re.search(r"[^\W\d_]\Z", bare):
-        return "cut" if touching else _word(bare, " ")
+        return "cut" if touching else _word(bare)
     if re.search(r"(?<![<>!=])=[ \t]*[$]?[0-9]+(?:\.[0-9]+)?\Z", bare) and not touching and digits != 3:
         return "whole"  # "1 + 1 = 2 3 + 4 = 7"
     if re.search(r"[^\W\d_]{2}\)\Z|[ \t]\|\Z|\n\|\Z", bare) and not touching:
@@ -170,7 +151,7 @@ def _mark(behind: str, mark: str, touching: bool, digits: int) -> Edge:
     return "whole"
 
 
-def _word(bare: str, _: str) -> Edge:
+def _word(bare: str) -> Edge:
     found = re.search(r"(\\?)((?:[^\W\d_]|['’](?=[^\W\d_]))+)\Z", bare)
     if found is None or found.group(1):
         return "cut"
@@ -189,7 +170,7 @@ def _word(bare: str, _: str) -> Edge:
 
 
 def ends(text: str, side: Side) -> tuple[Edge, str]:
-    """Return what stands behind the right side says of it, and the word or sign that its result is counted in, "" if there is none."""
+    """Return what stands behind the right side says of it, and the word or sign that its result is counted in, or ""."""
     after = TEXT.sub(lambda match: " " + match.group(1), text[side.end : side.end + NEAR])
     if touched := re.match(r"[^\W\d_]+", after):
         if re.match(rf"[{FOREIGN}]", after):
@@ -275,20 +256,3 @@ def _next_line(bare: str, text: str, side: Side) -> Edge:
         return "cut"
     line = text[text.rfind("\n", max(0, side.start - 4 * NEAR), side.start) + 1 : side.start + 1].lstrip()
     return "open" if re.match(r"[-+*]", following) and not re.match(r"[-+*•]", line) and not bare.startswith("\n\n") else "whole"
-
-
-def speaks_of_remainders(text: str, left: Side, right: Side) -> bool:
-    """Whether a word near an equation tells that it is one of remainders modulo a number."""
-    return MODULO.search(text[max(0, left.start - NEAR) : right.end + NEAR]) is not None
-
-
-def is_doubted(text: str, left: Side, right: Side) -> bool:
-    """Whether the text around an equation may suppose or deny it, or tell of other rules."""
-    start, end = max(0, left.start - NEIGHBOURHOOD), min(len(text), right.end + NEIGHBOURHOOD)
-    edges = [match.end() for match in SENTENCE_EDGE.finditer(text, start, left.start)]
-    closing = SENTENCE_EDGE.search(text, right.end, end)
-    head = text[edges[-1] if edges else start : left.start]
-    tail = text[right.end : closing.end() if closing else end]
-    if DOUBT.search(text[start:end]) or DOUBTED_SENTENCE.search(head) or DOUBTED_SENTENCE.search(tail):
-        return True
-    return DOUBTED_BEFORE.search(head) is not None or DOUBTED_BEHIND.search(tail) is not None

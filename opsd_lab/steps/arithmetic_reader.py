@@ -229,7 +229,7 @@ def _has_mixed_hyphen(lexemes: Sequence[Lexeme]) -> bool:
     """Whether there is a "1-1/2", which may mean one and a half."""
     for whole, hyphen, above, slash, below in zip(*(lexemes[i:] for i in range(5)), strict=False):
         tight = whole.end == hyphen.start and hyphen.end == above.start and above.end == slash.start and slash.end == below.start
-        if tight and (hyphen.text, slash.text) == ("-", "/") and above.value is not None and below.value is not None:
-            if above.value < below.value:
-                return True
+        proper = above.value is not None and below.value is not None and above.value < below.value
+        if tight and proper and (hyphen.text, slash.text) == ("-", "/"):
+            return True
     return False

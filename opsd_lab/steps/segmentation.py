@@ -30,7 +30,8 @@ BEFORE_A_NUMBER = re.compile(
 )
 # Units behind a number: "5 sq. ft. each", "3 ft. 4 in. tall".
 UNIT = re.compile(
-    r"(?:[0-9½¼¾⅓⅔]|\b(?:sq|cu)\.?)[ ]?(?:sq|cu|ft|in|yds?|mi|oz|lbs?|gals?|qts?|pts?|tbsp|tsp|mins?|secs?|hrs?|h|wks?|mos?|yrs?|km|cm|mm|m|kg|mg"
+    r"(?:[0-9½¼¾⅓⅔]|\b(?:sq|cu)\.?)[ ]?(?:sq|cu|ft|in|yds?|mi|oz|lbs?|gals?|qts?|pts?|tbsp|tsp|mins?|secs?|hrs?|h|wks?|mos?|yrs?|km"
+    r"|cm|mm|m|kg|mg"
     r"|g|ml|l|doz|pcs|deg|max|min|avg)\Z"
 )
 BEFORE_LOWER_CASE = re.compile(r"\b(?:etc|al|a\.m|p\.m|U\.S)\Z")  # abbreviations that a sentence may end with
@@ -69,9 +70,9 @@ def segments(text: str, by: Cut) -> list[Segment]:
     "lines". "sentences": they end with . ? ! … (or their Arabic, Devanagari and full-width forms), at an empty line, around the
     items of a list and headings, and where thinking begins and ends, but not inside numbers, after common abbreviations, or inside
     $...$, $$...$$, \(...\) and \[...\]. "equations": what `arithmetic_steps` finds. "think": thinking with its marks (`<think>`,
-    `<thinking>`, `[THINK]`, `◁think▷`, `<|channel|>analysis` and the others of `THINKING`) is a segment of kind "think", what lies outside
-    one of kind "answer"; thinking that is never closed goes to the end, and a `</think>` that was never opened closes what the prompt
-    opened. Except for "equations" every visible character is in a segment.
+    `<thinking>`, `[THINK]`, `◁think▷`, `<|channel|>analysis` and the others of `THINKING`) is a segment of kind "think", what lies
+    outside one of kind "answer"; thinking that is never closed goes to the end, and a `</think>` that was never opened closes what
+    the prompt opened. Except for "equations" every visible character is in a segment.
 
     Raises:
         ValueError: for another way to cut.
