@@ -266,4 +266,5 @@ def test_time_grows_with_the_length_of_the_text_only(piece):
 
 
 def test_half_a_surrogate_pair_is_a_character_like_others():
-    assert labels("\ud800 1 + 1 = 2 \udfff") == ["unverifiable"] or labels("\ud800 1 + 1 = 2 \udfff") == ["correct"]
+    assert labels("so 1 + 1 = 2 \udfff") == ["unverifiable"]
+    assert labels("\ud800\n1 + 1 = 2") == ["correct"]

@@ -41,8 +41,8 @@ def arithmetic_steps(text: str) -> list[Step]:
     A step is judged only if all that touches it was read: `arithmetic_places` lists what may stand beside it. What agrees is
     "correct". What does not agree is "incorrect" only if it was read without a doubt. It is "unverifiable" where another reading is
     possible (units, percent signs, mixed numbers, dashes, 6 / 2/3, a number after a noun as in "pages 3-5"), where a unit or a remark
-    tells of another scale or of a remainder, where the text supposes or denies it, and where the result may be rounded: a decimal to its
-    places, or cut off there ("10 / 3 = 3.33"), 15 digits and more, a quotient to whole things, or decimals that were rounded before.
+    tells of another scale or of a remainder, where the text supposes or denies it, and where the result may be rounded: a decimal to
+    its places, or cut off there ("10 / 3 = 3.33"), 15 digits and more, a quotient to whole things, or rounded decimals.
     "unverifiable" are, too: powers, a division by zero, a number of more than `MAX_DIGITS` digits. Equations in words are not found.
     """
     text_read = plain(text)
