@@ -74,6 +74,7 @@ def test_what_was_read_whole_and_agrees_is_correct(text):
         "so that's 5*5 = 55 classes",
         "20% + 30% = 60%",
         "Therefore $3 + $4 = $8.",
+        "5 + 3 = 9 ; 5 + 4 = 10 ; 6 : 1 + 1 = 3",
     ],
 )
 def test_what_was_read_whole_and_does_not_agree_is_incorrect(text):

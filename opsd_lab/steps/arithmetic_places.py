@@ -140,8 +140,8 @@ def _bracket(behind: str, blank: str, rest: str) -> Edge:
 
 
 def _mark(behind: str, mark: str, touching: bool, digits: int) -> Edge:
-    if not behind or behind.isspace() or behind in ".…":
-        return "cut"  # a spaced point, dots
+    if not behind or behind in ".…":
+        return "whole" if not behind and mark in ";:?" else "cut"  # a spaced point, dots
     if behind.isdigit():
         if touching:
             return "cut"
