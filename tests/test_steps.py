@@ -44,7 +44,7 @@ def test_a_true_equation_is_one_correct_step(equation):
     assert found(f"Calculation: {equation} apples (as **asked**)") == [(equation, "correct")]
 
 
-@pytest.mark.parametrize("equation", ["7 + 5 = 13", "2 + 3 * 4 = 20", "10 - 3 - 2 = 9", "8 / 2 / 2 = 8", "10 / 3 = 3"])
+@pytest.mark.parametrize("equation", ["7 + 5 = 13", "2 + 3 * 4 = 20", "10 - 3 - 2 = 9", "8 / 2 * 2 = 16", "10 / 3 = 3", ".5*2 = 10"])
 def test_a_false_equation_is_one_incorrect_step(equation):
     assert found(equation) == [(equation, "incorrect")]
 
@@ -60,7 +60,6 @@ def test_a_false_equation_is_one_incorrect_step(equation):
         "2 ** 3 + 1 = 9",
         "20% of 50 + 3 = 13",
         "3 + 4 = 5 + y",
-        "1/2 * 1 = 50%",
         "2 * 2 = 2^2",
         "2 * 2 = 2**2",
         "1 / 0 = 7",
@@ -82,7 +81,7 @@ def test_what_cannot_be_read_whole_or_exactly_is_unverifiable(text):
     assert [label for _, label in found(text)] == ["unverifiable"]
 
 
-@pytest.mark.parametrize("text", ["", "x = 5", "5 = 5", "7 + 5", "7 + = 5", "a == 3 + 4", "7 + 5 >= 3", "7 + 5 =\n12"])
+@pytest.mark.parametrize("text", ["", "x = 5", "5 = 5", "7 + 5", "7 + = 5", "a == 3 + 4", "7 + 5 >= 3", "7 + 5 =\n\n12"])
 def test_what_is_no_arithmetic_equation_is_no_step(text):
     assert found(text) == []
 

@@ -7,7 +7,24 @@ from hypothesis import strategies as st
 from opsd_lab.steps import Segment, Step, arithmetic_steps, error_phases, label_segments, segments, span_tokens
 
 TEXTS = st.text(alphabet=list("ab1 .!?\n\t$\\[](){}*-=+<>/think🙂שé。…")) | st.lists(
-    st.sampled_from(["<think>", "</think>", "7 + 5 = 12", "e.g. ", "\n\n", "1. ", "$x. y$", "Dr. A", "3.5", " "])
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "7 + 5 = 12",
+            "e.g. ",
+            "\n\n",
+            "1. ",
+            "$x. y$",
+            "Dr. A",
+            "3.5",
+            " ",
+            "2. ",
+            "[THINK]",
+            "<|channel|>analysis",
+            "<|end|>",
+        ]
+    )
 ).map("".join)
 
 
@@ -35,6 +52,16 @@ def test_segments_are_disjoint_in_order_and_hold_every_visible_character(by, tex
         ("Cases:\n1. This. And that.\n2. More.", ["Cases:", "1. This.", "And that.", "2. More."]),
         ('He said "no." Then left.', ['He said "no."', "Then left."]),
         ("שלום. 你好。🙂", ["שלום.", "你好。", "🙂"]),
+        ("Wait 30 min. later he left. Done.", ["Wait 30 min. later he left.", "Done."]),
+        ("It is 5 sq. ft. each. So 10.", ["It is 5 sq. ft. each.", "So 10."]),
+        ("He is 3 ft. 4 in. tall. He grew 2 in. Then 3 more.", ["He is 3 ft. 4 in. tall.", "He grew 2 in.", "Then 3 more."]),
+        ("Jan. 5 was cold. See vol. 3.", ["Jan. 5 was cold.", "See vol. 3."]),
+        ("1. First. 2. Second. 3. Third.", ["1. First.", "2. Second.", "3. Third."]),
+        ("Steps: 1. Add. 2. Stop.", ["Steps:", "1. Add.", "2. Stop."]),
+        ("He has 2. She has 3. They have 5.", ["He has 2.", "She has 3.", "They have 5."]),
+        ("a.\nb. c</think> d.", ["a.", "b.", "c</think>", "d."]),
+        ("<think>a. b.</think> C.", ["<think>a.", "b.</think>", "C."]),
+        ("◁think▷So◁/think▷It is 5.", ["◁think▷So◁/think▷", "It is 5."]),
         ("  \n ", []),
         ("", []),
     ],
@@ -50,6 +77,20 @@ def test_sentences_end_where_a_reader_would_end_them(text, sentences):
         ("a <think>open to the end", [("a", "answer"), ("<think>open to the end", "think")]),
         ("begun in the prompt</think> c", [("begun in the prompt</think>", "think"), ("c", "answer")]),
         ("no thoughts", [("no thoughts", "answer")]),
+        ("<thinking>a</thinking>b", [("<thinking>a</thinking>", "think"), ("b", "answer")]),
+        ("[THINK]a[/THINK]b", [("[THINK]a[/THINK]", "think"), ("b", "answer")]),
+        ("a[/THINK]b", [("a[/THINK]", "think"), ("b", "answer")]),
+        ("◁think▷a◁/think▷b", [("◁think▷a◁/think▷", "think"), ("b", "answer")]),
+        ("<think>a</thinking>b</think>c", [("<think>a</thinking>b</think>", "think"), ("c", "answer")]),
+        (
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b",
+            [
+                ("<|channel|>analysis<|message|>a<|end|>", "think"),
+                ("<|start|>assistant<|channel|>final<|message|>b", "answer"),
+            ],
+        ),
+        ("<|channel|>analysis a <|channel|>final b", [("<|channel|>analysis a", "think"), ("<|channel|>final b", "answer")]),
+        ("<think>a</think>b<think>c", [("<think>a</think>", "think"), ("b", "answer"), ("<think>c", "think")]),
     ],
 )
 def test_what_is_thought_is_told_from_what_is_answered(text, parts):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from opsd_lab.limited_process import LimitedProcess
 from opsd_lab.steps.algebra_lexer import lex
-from opsd_lab.steps.algebra_places import is_doubted, is_whole, link, speaks_of_numbers
+from opsd_lab.steps.algebra_places import is_alternative, is_doubted, is_whole, link, speaks_of_numbers
 from opsd_lab.steps.algebra_reader import Side, read_end, read_start, read_whole
 from opsd_lab.steps.arithmetic import arithmetic_steps
 from opsd_lab.steps.mathematics import math_spans
@@ -90,7 +90,8 @@ def algebra_steps(text: str, checker: AlgebraChecker) -> list[Step]:
     An identity is "correct". An equation that holds for no values of its letters is "incorrect", unless a word near it ("solve",
     "if", "not", ...) tells that it may be a condition or be denied. An equation in one unknown that comes right after another,
     with nothing between but words such as "so we get", is "correct" if it has the same solutions, and "incorrect" if the words say
-    that it follows and no solution of the one solves the other. All else is "unverifiable": conditions, definitions, equations
+    that it follows and no solution of the one solves the other; alternatives ("or") are compared with
+    nothing. All else is "unverifiable": conditions, definitions, equations
     modulo a number, those of which only a part can be read, and all in a text about matrices and the like. Arithmetic that could
     be decided exactly stays as it was.
 
@@ -135,8 +136,10 @@ def _equations(text: str, exact: bytearray, checker: AlgebraChecker) -> list[Ste
                 continue
             right = found[0]
             whole = numbers and is_whole(text, left, right)
-            label = _label(text, (left, right), previous if place == 0 else None, checker) if whole else "unverifiable"
-            previous = (left, right) if whole else None
+            alternative = is_alternative(text, left, right)
+            before_it = previous if place == 0 and not alternative else None
+            label = _label(text, (left, right), before_it, checker) if whole else "unverifiable"
+            previous = (left, right) if whole and not alternative else None
             shared = exact[left.start] or (bool(steps) and steps[-1].end > left.start)
             start = text.rindex("=", left.end, right.start) if shared else left.start
             steps.append(Step(start, right.end, text[start : right.end], label, "algebra"))

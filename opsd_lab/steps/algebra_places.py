@@ -44,6 +44,10 @@ BETWEEN = re.compile(
     r"|(?:(?:divid|multiply|subtract|add)(?:e|ing)?|by)(?: [0-9]+)?|(?:from|to|on) (?:both sides|each side)|both sides)\b)*",
     re.IGNORECASE,
 )
+OR = re.compile(r"\bor\b|∨|\\(?:lor|vee)\b|\beither\b", re.IGNORECASE)
+ALTERNATIVE_BEHIND = re.compile(
+    r"[\s$,;.)\]&\\]*(?:\\(?:q?quad|text\s*\{|mbox\s*\{)\s*)*(?:or\b|∨|\\(?:lor|vee)\b|\\pm)", re.IGNORECASE
+)
 TWO_THINGS = re.compile(r"\bso that\b|\band\b[\s,$\\(\[]*\Z", re.IGNORECASE)
 
 
@@ -79,3 +83,9 @@ def link(between: str) -> str:
     if len(between) > NEIGHBOURHOOD or not BETWEEN.fullmatch(between) or TWO_THINGS.search(between):
         return ""
     return "follows" if STRONG.search(between) else "beside"
+
+
+def is_alternative(text: str, left: Side, right: Side) -> bool:
+    """Whether an equation is one of several of which only one need hold: "x = 2 or x = 3"."""
+    sentence = re.split(r"[.!?](?=\s)|\n", text[max(0, left.start - NEIGHBOURHOOD) : left.start])[-1]
+    return OR.search(sentence) is not None or ALTERNATIVE_BEHIND.match(text, right.end) is not None

@@ -1,203 +1,145 @@
 """The arithmetic written out in a text, checked exactly."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal
+from math import ceil, floor
 
+from opsd_lab.steps.arithmetic_doubt import is_doubted, speaks_of_remainders
+from opsd_lab.steps.arithmetic_lexer import lex, plain
+from opsd_lab.steps.arithmetic_places import begins, ends
+from opsd_lab.steps.arithmetic_reader import Side, read_end, read_start
 from opsd_lab.steps.step import Step, StepLabel
 
-MAX_DIGITS = 30  # of one number; a longer one makes its step unverifiable
-MAX_LEXEMES = 64  # of one side of an equation; this also bounds the parser's recursion
-
-LEXEME = re.compile(
-    r"(?P<rest>\*\*|(?m:^)[ \t]*[-*+][ \t]+)"  # bold, and the mark of a list's item
-    r"|(?P<blank>[ \t]+)"
-    r"|(?P<number>\$?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?)"
-    r"|(?P<equals>(?<![=<>!:])=(?!=))"
-    r"|(?P<operator>[-+*/()×÷·\u2212]|\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\\div(?![A-Za-z])"
-    r"|(?<=[0-9) \t])[xX](?=[ \t]*[$0-9(]))"
-    r"|(?s:.)"
+# What a result may be counted in, where its number is that of another unit times one of these factors.
+UNIT = re.compile(
+    r"(?:milli|centi|kilo|mega|giga)?(?:sec|second|min|minute|hr|hour|day|night|week|fortnight|month|year|decade|centur|dollar|cent|penn"
+    r"|nickel|dime|quarter|euro|pound|buck|gram|liter|litre|metre|meter|[kcm]m\b|[km]?g\b|[mc]?l\b|lb|oz|ounce|ton|inch|in\b|feet|foot|ft"
+    r"|yard|yd|mile|gallon|quart|pint|cup|tablespoon|teaspoon|byte|bit|[kmgt]b\b|degree|radian|turn|rotation|dozen|pair|pack|box|bag|case"
+    r"|carton|crate|set|group|row|roll|bundle|team|shift|trip|load|batch|pizza|pie|cake|loa|half|halves|point|%|percent|acre|hectare|square"
+    r"|unit)",
+    re.IGNORECASE,
 )
-SAME_OPERATOR = dict.fromkeys(["×", "·", "x", "X", r"\times", r"\cdot"], "*") | {"÷": "/", r"\div": "/", "\u2212": "-"}
-
-# What stands beside a side of an equation and shows that the side is only a part of what was meant.
-CUT_ON_THE_LEFT = re.compile(
-    r"(?:[A-Za-z_\\]['’′]*|\w\*\*|[ \t]\*\*[ \t]+"
-    r"|(?:[-+/^_!%×÷·\u2212]|(?<!\*)\*|\\times|\\cdot|\\div|\b(?:of|times|plus|minus|by|over))[ \t]*)\Z"
-)
-CUT_ON_THE_RIGHT = re.compile(
-    r"\.[0-9]|\(|\*\*[\w(]|[ \t]+\*\*[ \t]+[\w(]|[ \t]*(?:\\[pb])?\(?mod\b"
-    r"|[A-Za-z]+(?:\(|[ \t]*(?:[+/^=]|\*(?!\*)|-(?![ \t]+[A-Za-z]{2})))"  # "2y(1)": a factor is left out
-    r"|[ \t]*(?:[+/^!%×÷·\u2212]|\\times|\\cdot|\\div|\*(?!\*)|-(?![ \t]+[A-Za-z]{2}))"
-)
-LIST_MARK = re.compile(r"(?m:^)[ \t]*[-*+][ \t]+\Z")
-NEIGHBOURHOOD = 40  # characters looked at beside a side
-
-
-@dataclass(frozen=True)
-class _Lexeme:
-    kind: Literal["number", "operator"]
-    text: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class _Side:
-    """An expression beside an equals sign; `value` None: it has none (division by zero, too many digits)."""
-
-    start: int
-    end: int
-    value: Fraction | None
-    computes: bool  # holds an operator
-
-
-class _Parser:
-    """Reads the longest expression at the start of some lexemes: + - * / with precedence, signs and parentheses."""
-
-    def __init__(self, lexemes: Sequence[_Lexeme]) -> None:
-        self.lexemes = lexemes
-        self.at = 0
-        self.defined = True  # until a division by zero or a number with too many digits
-
-    def operator(self, *wanted: str) -> str:
-        """Consume the next lexeme if it is one of these operators; return it, or "" ."""
-        if self.at < len(self.lexemes) and self.lexemes[self.at].text in wanted:
-            self.at += 1
-            return self.lexemes[self.at - 1].text
-        return ""
-
-    def sum(self) -> Fraction | None:
-        value = self.product()
-        while value is not None:
-            before = self.at
-            operator = self.operator("+", "-")
-            term = self.product() if operator else None
-            if term is None:
-                self.at = before
-                break
-            value = value + term if operator == "+" else value - term
-        return value
-
-    def product(self) -> Fraction | None:
-        value = self.factor()
-        while value is not None:
-            before = self.at
-            operator = self.operator("*", "/") or ("*" if self.bracket_follows() else "")
-            term = self.factor() if operator else None
-            if term is None:
-                self.at = before
-                break
-            if operator == "/" and term == 0:
-                self.defined = False
-            else:
-                value = value * term if operator == "*" else value / term
-        return value
-
-    def bracket_follows(self) -> bool:
-        """Whether a bracket directly follows the last lexeme, as in 2(3 + 4)."""
-        if not 0 < self.at < len(self.lexemes):
-            return False
-        last, following = self.lexemes[self.at - 1], self.lexemes[self.at]
-        return following.text == "(" and following.start == last.end
-
-    def factor(self) -> Fraction | None:
-        before = self.at
-        value = None
-        if sign := self.operator("-", "+"):
-            value = self.factor()
-            value = -value if value is not None and sign == "-" else value
-        elif self.operator("("):
-            inner = self.sum()
-            value = inner if self.operator(")") else None
-        elif self.at < len(self.lexemes) and self.lexemes[self.at].kind == "number":
-            digits = self.lexemes[self.at].text
-            self.at += 1
-            self.defined &= len(digits) <= MAX_DIGITS
-            value = Fraction(digits) if len(digits) <= MAX_DIGITS else Fraction(0)
-        if value is None:
-            self.at = before
-        return value
-
-
-def _parse(lexemes: Sequence[_Lexeme]) -> tuple[_Side, int] | None:
-    """Return the longest expression that starts the lexemes, and how many of them it takes."""
-    parser = _Parser(lexemes)
-    value = parser.sum()
-    if value is None:
-        return None
-    used = lexemes[: parser.at]
-    computes = sum(lexeme.kind == "number" for lexeme in used) > 1
-    return _Side(used[0].start, used[-1].end, value if parser.defined else None, computes), parser.at
-
-
-def _left_side(lexemes: Sequence[_Lexeme]) -> _Side | None:
-    """Return the longest expression that ends the lexemes."""
-    for first in range(max(0, len(lexemes) - MAX_LEXEMES), len(lexemes)):
-        found = _parse(lexemes[first:])
-        if found is not None and found[1] == len(lexemes) - first:
-            return found[0]
-    return None
-
-
-def _split(text: str) -> list[list[list[_Lexeme]]]:
-    """Return the text's unbroken runs of arithmetic, each cut at its equals signs."""
-    runs: list[list[list[_Lexeme]]] = [[[]]]
-    for match in LEXEME.finditer(text):
-        kind = match.lastgroup
-        if kind == "equals":
-            runs[-1].append([])
-        elif kind == "number":
-            digits = match.group().replace(",", "").lstrip("$")
-            runs[-1][-1].append(_Lexeme("number", digits, *match.span()))
-        elif kind == "operator":
-            operator = SAME_OPERATOR.get(match.group(), match.group())
-            runs[-1][-1].append(_Lexeme("operator", operator, *match.span()))
-        elif kind != "blank":
-            runs.append([[]])
-    return [run for run in runs if len(run) > 1]
-
-
-def _label(text: str, left: _Side, right: _Side) -> StepLabel:
-    before = LIST_MARK.sub("", text[max(0, left.start - NEIGHBOURHOOD) : left.start])
-    after = text[right.end : right.end + NEIGHBOURHOOD]
-    # "y - 3 + 5": a minus that subtracts from something unread is not the sign of the first number.
-    subtracts = text[left.start] in "-\u2212+" and (text[left.start + 1].isspace() or re.search(r"[\w)\]}.…]\Z", before))
-    if left.value is None or right.value is None or subtracts:
-        return "unverifiable"
-    if CUT_ON_THE_LEFT.search(before) or CUT_ON_THE_RIGHT.match(after):
-        return "unverifiable"
-    if left.value == right.value:
-        return "correct"
-    decimals = len(text[right.start : right.end].partition(".")[2])
-    rounded = not right.computes and decimals > 0 and abs(left.value - right.value) <= Fraction(1, 2 * 10**decimals)
-    return "unverifiable" if rounded else "incorrect"
+FACTORS = frozenset([2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 25, 30, 36, 48, 50, 52, 60, 90, 100, 144, 180, 360, 365, 366, 1440])
+FACTORS_OF_TEN = frozenset(10**power for power in range(1, 13)) | {1760, 3600, 5280, 86400, 1024, 2000, 2204, 2240}
+REMAINDER = re.compile(r"\b(?:remainder|quotient|left over|leftover)", re.IGNORECASE)
+NEAR = 120  # characters
+MACHINE_DIGITS = 15  # significant digits of a number that a machine rounded
+MACHINE_PRECISION = Fraction(1, 10**12)
+CLOSE = Fraction(1, 50)  # of the result, that rounded decimals may have moved it
 
 
 def arithmetic_steps(text: str) -> list[Step]:
-    r"""Find equations such as "7 + 5 = 12" or "$4 x 5 = $20" and check them exactly, in rational numbers.
+    r"""Find equations such as "7 + 5 = 12", "$4 x 5 = $20" or "2 bags * 5 = 10 apples" and check them exactly, in rational numbers.
 
     Every equals sign with an operation on at least one side is a step: the longest expression that ends before the
-    sign and the longest that begins after it. In a chain such as "3*4 = 12 + 1 = 13" each sign compares its two
-    neighbours (there, incorrect and then correct), and the second step's span starts at its sign, so spans are
-    disjoint and in order. Operators: + - * / ( ) and x, X, ×, ÷, ·, −, \times, \cdot, \div, and 2(3) for a product;
-    currency signs and thousands commas are read.
+    sign and the longest that begins after it, which may be in the next line. In a chain such as "3*4 = 12 + 1 = 13" each sign
+    compares its two neighbours (there, incorrect and then correct), and the second step's span starts at its sign, so spans are
+    disjoint and in order. Operators: + - * / ( ) [ ] and x, X, ×, ÷, ·, −, \times, \cdot, \div, \frac, and 2(3) for a product.
+    Currency signs, groups of thousands, percent signs, mixed numbers (1 1/2), dashes for minus, and units behind numbers are read.
 
-    "unverifiable" are: an equation of which only a part can be read ("2y + 3 + 4 = 9", "2^3 + 1 = 9", "= 50%"), a
-    division by zero, a number of more than `MAX_DIGITS` digits, and a decimal that is the left side rounded to its
-    places ("10 / 3 = 3.33"). Equations in words, with units between the numbers, or across lines are not found.
+    A step is judged only if all that touches it was read: `arithmetic_places` lists what may stand beside it. What agrees is
+    "correct". What does not agree is "incorrect" only if it was read without a doubt. It is "unverifiable" where another reading is
+    possible (units, percent signs, mixed numbers, dashes, 6 / 2/3, a number after a noun as in "pages 3-5"), where a unit or a remark
+    tells of another scale or of a remainder, where the text supposes or denies it, and where the result may be rounded: a decimal to
+    its places, or cut off there ("10 / 3 = 3.33"), 15 digits and more, a quotient to whole things, or rounded decimals.
+    "unverifiable" are, too: powers, a division by zero, a number of more than `MAX_DIGITS` digits. Equations in words are not found.
     """
+    text_read = plain(text)
     steps: list[Step] = []
-    for run in _split(text):
+    for run in lex(text_read):
         for before, after in pairwise(run):
-            left, found = _left_side(before), _parse(after[:MAX_LEXEMES])
-            if left is None or found is None or not (left.computes or found[0].computes):
+            left, right = read_end(before), read_start(after)
+            if left is None or right is None or not (left.computes or right.computes):
                 continue
-            right = found[0]
+            label = _label(text_read, left, right)
+            if label == "unverifiable" and not left.computes and _has_units(left):
+                continue  # "on 3 days = 4 * 2": the words are no unit
             shared = bool(steps) and steps[-1].end > left.start
-            start = text.rindex("=", left.end, right.start) if shared else left.start
-            steps.append(Step(start, right.end, text[start : right.end], _label(text, left, right), "arithmetic"))
+            start = text_read.rindex("=", left.end, right.start) if shared else left.start
+            steps.append(Step(start, right.end, text[start : right.end], label, "arithmetic"))
     return steps
+
+
+def _label(text: str, left: Side, right: Side) -> StepLabel:
+    if left.value is None or right.value is None or speaks_of_remainders(text, left, right):
+        return "unverifiable"
+    before, (after, unit) = begins(text, left), ends(text, right)
+    if "cut" in (before, after):
+        return "unverifiable"
+    if _agree(left, right):
+        return "correct"
+    certain = before == after == "whole" and left.sure and right.sure and _alike(left, right, unit)
+    if not certain or _has_another_reading(text, left, right) or _may_be_rounded(text, left, right, unit):
+        return "unverifiable"
+    return "unverifiable" if _rescaled(left, right, unit) or is_doubted(text, left, right) else "incorrect"
+
+
+def _agree(left: Side, right: Side) -> bool:
+    if left.value == right.value:
+        return True
+    # "3/4 * 100 = 75%", "100 - 20 = 80%"
+    unit = (not _has_percent(left) and not right.computes) or not (_multiplies(left) or _multiplies(right))
+    return unit and left.percentless == right.percentless
+
+
+def _has_percent(side: Side) -> bool:
+    return any(lexeme.kind == "percent" for lexeme in side.lexemes)
+
+
+def _has_units(side: Side) -> bool:
+    return any(lexeme.kind == "unit" for lexeme in side.lexemes)
+
+
+def _multiplies(side: Side) -> bool:
+    return any(lexeme.text in ("*", "/", r"\frac", "(", "[") for lexeme in side.lexemes)
+
+
+def _alike(left: Side, right: Side, counted: str) -> bool:
+    """Whether no percent sign and no units stand between the numbers, or the same everywhere; `counted` is the result's."""
+    lexemes = [*left.lexemes, *right.lexemes]
+    units = {lexeme.text for lexeme in lexemes if lexeme.kind == "unit"}
+    percents = sum(lexeme.kind == "percent" for lexeme in lexemes)
+    if percents:
+        numbers = sum(lexeme.kind == "number" for lexeme in lexemes)
+        return not units and percents == numbers and not (_multiplies(left) or _multiplies(right))
+    return not units or units == {counted.lower().removesuffix("s")}
+
+
+def _has_another_reading(text: str, left: Side, right: Side) -> bool:
+    if left.grouped() == right.value or left.value == right.grouped():
+        return True
+    # "500 \\div 13 = 13 \\cdot 38 + 6", and "4 * 3 = 2(4) + 3(3)" where the star is an operation of its own.
+    if left.divides and REMAINDER.search(text[max(0, left.start - NEAR) : right.end + NEAR]):
+        return True
+    return (
+        len(left.lexemes) == 3
+        and text[left.lexemes[1].start] == "*"
+        and re.search(r"[0-9]\(", text[right.start : right.end]) is not None
+    )
+
+
+def _may_be_rounded(text: str, left: Side, right: Side, unit: str) -> bool:
+    assert left.value is not None and right.value is not None
+    gap = abs(left.value - right.value)
+    if not right.computes:
+        places = len(text[right.start : right.end].partition(".")[2])
+        step = Fraction(1, 10**places)
+        digits = sum(character.isdigit() for character in text[right.start : right.end])
+        if places and (gap <= step / 2 or (gap < step and abs(right.value) < abs(left.value))):
+            return True
+        if digits >= MACHINE_DIGITS and gap <= MACHINE_PRECISION * abs(left.value):
+            return True
+        if not places and left.divides and right.value in (floor(left.value), ceil(left.value)) and (unit or right.value >= 10):
+            return True
+    return gap <= left.slack() + right.slack() and gap <= CLOSE * abs(right.value)
+
+
+def _rescaled(left: Side, right: Side, unit: str) -> bool:
+    """Whether the result may be in another unit than the numbers: "$2.50 - $2.24 = 26 cents"."""
+    same = any(lexeme.text == unit.lower().removesuffix("s") for lexeme in left.lexemes)
+    if same or not UNIT.match(unit) or not left.value or not right.value:
+        return False
+    factor = left.value / right.value
+    factor = max(factor, 1 / factor) if factor > 0 else Fraction(0)
+    return factor in FACTORS or factor in FACTORS_OF_TEN
