@@ -79,6 +79,8 @@ class Trainer:
         self.source, self.rewards, self.gate = source or StudentWrites(), rewards, gate
         if rewards is None and (gate or self.objective.needs_rewards):
             raise ValueError("Trainer: a gate, and an objective such as GRPO, need `rewards` to judge the rollouts")
+        if check := getattr(rewards, "check", None):  # what cannot be judged is found before anything is sampled
+            check(problems)
         if self.source.writer == "text" and (self.params.importance_cap or self.objective.needs_rewards):
             raise ValueError("Trainer: given texts were not sampled, so there is no probability to correct or to reward them by")
         self.teacher = teacher or fixed_teacher(policy)

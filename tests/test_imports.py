@@ -39,7 +39,7 @@ LAYERS = [
     {"trainer"},
     {"checkpoints"},
     {"limited_process"},
-    {"grading", "grading_worker", "steps"},
+    {"grading", "steps"},
     {"labels", "rewards"},
     {"statistics"},
     {"comparisons"},
