@@ -103,6 +103,7 @@ def evaluate(
 
     Raises:
         ValueError: when there are no problems, ids repeat, or greedy decoding is asked for several equal samples.
+        UnreadableAnswersError: before anything is sampled, when reference answers cannot be read; it lists all of them.
         RuntimeError: when the sampler does not return n rollouts for each prompt.
     """
     if not problems:
@@ -111,6 +112,7 @@ def evaluate(
         raise ValueError(f"evaluate: problem ids repeat: {repeated[:5]}")
     if params.temperature == 0 and params.n > 1:
         raise ValueError(f"evaluate: greedy decoding writes the same {params.n} times; set n=1 or a temperature")
+    grader.check([problem.id for problem in problems], [problem.answer for problem in problems])
     prompts = [build_prompt(problem) for problem in problems]
     rollouts = sampler.sample(prompts, params)
     expected = [tuple(prompt) for prompt in prompts for _ in range(params.n)]

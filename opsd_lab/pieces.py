@@ -2,14 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from opsd_lab.architecture import note_auxiliary_loss
 from opsd_lab.clipping import ClipMeasured
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.objectives import Objective
 from opsd_lab.options import instance, name_of
 from opsd_lab.policies import Policy, check_trainable
-from opsd_lab.problems import Problem
+from opsd_lab.problems import Problem, check_unique
 from opsd_lab.records import TrainingParams
 from opsd_lab.rollouts.base import SamplingParams
+from opsd_lab.scoring import check_head
 from opsd_lab.sources import Gate
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
     Raises:
         TypeError: for a piece of another kind than its argument's; it names the argument and the remedy.
         ValueError: for no problems, or pieces that do not go together.
+        NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
     _check_kinds(trainer, contexts, teacher)
     objective, sampling, params, source = trainer.objective, trainer.sampling, trainer.params, trainer.source
@@ -35,6 +38,8 @@ def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
             f"Trainer: {type(objective).__name__} does not look at rewards, and there is no gate that does; leave `rewards` out, "
             "add a gate such as correct_only, or take GRPO. To follow accuracy, use `evaluate`"
         )
+    if check := getattr(trainer.rewards, "check", None):  # what cannot be judged is found before anything is sampled
+        check(trainer.problems)
     if source.writer == "text" and (params.importance_cap or objective.needs_rewards):
         raise ValueError("Trainer: given texts were not sampled, so there is no probability to correct or to reward them by")
     if params.measure_clip:
@@ -42,6 +47,10 @@ def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
     check_groups(objective, trainer.gate, sampling.n, "SamplingParams.n")
     if objective.needs_sampled_logprobs:
         check_whole_distribution(objective, sampling)
+    check_unique(trainer.problems)
+    check_head(trainer.policy)
+    note_auxiliary_loss(trainer.policy.causal_lm)
+    sampling.prompt_limit(trainer.policy.context_length)
 
 
 def check_groups(objective: Objective, gate: Gate | None, n: int, name: str) -> None:

@@ -16,6 +16,14 @@ class AnswerReward:
     grader: Grader
     by: Literal["final", "boxed", "last_number"] = "final"
 
+    def check(self, problems: Sequence[Problem]) -> None:
+        """Make sure, before anything is sampled, that every reference answer can be read.
+
+        Raises:
+            UnreadableAnswersError: when some cannot; it lists all of them with their problems' ids.
+        """
+        self.grader.check([problem.id for problem in problems], [problem.answer for problem in problems])
+
     def __call__(self, rollouts: Sequence[Rollout], problems: Sequence[Problem]) -> list[float]:
         """Return 1.0 for each rollout whose answer is correct, 0.0 for each other, unverifiable ones included."""
         grades = self.grader.grade([rollout.text for rollout in rollouts], [problem.answer for problem in problems])

@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
-from opsd_lab.architecture import note_auxiliary_loss
 from opsd_lab.batching import Example, padding_share
 from opsd_lab.clipping import COSINE, ClipMeasured, mean_cosine, warn_of_clip
 from opsd_lab.contexts import ContextBuilder
@@ -31,10 +30,9 @@ from opsd_lab.optimizer import MasterAdamW
 from opsd_lab.options import whole
 from opsd_lab.pieces import check_pieces
 from opsd_lab.policies import Policy
-from opsd_lab.problems import Problem, check_unique
+from opsd_lab.problems import Problem
 from opsd_lab.records import Columns, StepRecord, TrainingParams, step_metrics
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
-from opsd_lab.scoring import check_head
 from opsd_lab.sources import Gate, Rewards, Source, StudentWrites
 from opsd_lab.teacher_checks import check_lengths, check_teacher
 from opsd_lab.teachers import Teacher, fixed_teacher
@@ -94,15 +92,15 @@ class Trainer:
         self.source, self.rewards, self.gate = StudentWrites() if source is None else source, rewards, gate
         self.problems = list(problems)
         check_pieces(self, contexts, teacher)
-        check_unique(self.problems)
-        check_head(policy)
-        note_auxiliary_loss(policy.causal_lm)
-        sampling.prompt_limit(policy.context_length)
         self.teacher = fixed_teacher(policy) if teacher is None else teacher
         build, few = contexts.build, len(self.problems) < 2000
         self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
-        names, new = [f"problem {p.id!r}" for p in self.problems], sampling.max_new_tokens
-        check_lengths(policy, "student", [(name, len(pair.student_ids), new) for name, pair in zip(names, self.pairs, strict=True)])
+        named, new = list(zip([f"problem {p.id!r}" for p in self.problems], self.pairs, strict=True)), sampling.max_new_tokens
+
+        def lengths(side: str) -> list[tuple[str, int, int]]:
+            return [(name, len(getattr(pair, side)), new) for name, pair in named]
+
+        check_lengths(policy, "student", lengths("student_ids"))
         wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu", kwargs_handlers=[wait])
         if self.params.batch_size < (processes := self.accelerator.num_processes):
@@ -112,9 +110,7 @@ class Trainer:
         self.costs = CostModel.of(policy)
         with self.teacher.beside(policy) as theirs:
             check_teacher(policy, theirs)
-            check_lengths(
-                theirs, "teacher", [(name, len(pair.teacher_ids), new) for name, pair in zip(names, self.pairs, strict=True)]
-            )
+            check_lengths(theirs, "teacher", lengths("teacher_ids"))
             self.teacher_costs = CostModel.of(theirs)
         self.step = 0
         self.ledger = Ledger()

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from opsd_lab.evaluation import COLUMNS, Evaluation, evaluate, paired_difference
-from opsd_lab.grading import Grader
+from opsd_lab.grading import Grader, UnreadableAnswersError
 from opsd_lab.problems import Problem
+from opsd_lab.rewards import AnswerReward
 from opsd_lab.rollouts.base import Rollout, SamplingParams
 from opsd_lab.statistics import Interval, avg_at_k, maj_at_k, mean_interval, paired_interval, pass_at_k, wilson_interval
 
@@ -276,3 +277,20 @@ def test_pairing_removes_the_spread_between_problems():
 def test_a_difference_over_other_problems_names_them():
     with pytest.raises(ValueError, match="'p2'"):
         paired_difference(table([1], [0]), table([1], [0], [1]))
+
+
+def test_unreadable_references_are_listed_before_anything_is_sampled(grader):
+    class Untouched(Recital):
+        def sample(self, prompts, params):
+            raise AssertionError("sampled before the references were checked")
+
+    problems = [Problem("a", "?", "42"), Problem("b", "?", "7:15q.."), Problem("c", "?", "2 +")]
+    with pytest.raises(UnreadableAnswersError, match=r"problem 'b': '7:15q\.\.'\nproblem 'c': '2 \+'"):
+        evaluate(Untouched(TEXTS), problems, lambda problem: [0], SamplingParams(max_new_tokens=9), grader)
+
+
+def test_the_reward_of_answers_checks_all_problems_at_once(grader):
+    reward = AnswerReward(grader)
+    reward.check(PROBLEMS)
+    with pytest.raises(UnreadableAnswersError, match="problem 'b'"):
+        reward.check([*PROBLEMS, Problem("b", "?", "at least 3")])

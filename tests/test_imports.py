@@ -60,7 +60,7 @@ LAYERS = [
     {"trainer"},
     {"checkpoints"},
     {"limited_process"},
-    {"grading", "grading_worker", "steps"},
+    {"grading", "steps"},
     {"labels", "rewards"},
     {"jackknife"},
     {"statistics"},

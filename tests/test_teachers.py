@@ -281,5 +281,5 @@ def test_rollouts_that_were_all_cut_and_dropped_are_an_error_with_a_gate_as_with
         student, sampling=SamplingParams(2), rewards=lambda r, p: [1.0] * len(r), gate=lambda rewards, groups: rewards > -1
     )
     trainer.params = replace(trainer.params, truncated="drop")
-    with pytest.raises(RuntimeError, match="step 1: every rollout was cut at 2 tokens and dropped"):
+    with pytest.raises(RuntimeError, match="step 1: every rollout that the gate let through was cut at 2 tokens and dropped"):
         next(trainer.train(1, progress=False))

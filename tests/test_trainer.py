@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
+from opsd_lab.grading import Grader, UnreadableAnswersError
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies import add_lora
+from opsd_lab.rewards import AnswerReward
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.teachers import ema_teacher, live_teacher
 from opsd_lab.trainer import NonFiniteError, Trainer, TrainingParams
@@ -450,3 +452,10 @@ def test_a_process_whose_rollouts_were_all_dropped_takes_the_others_step(tmp_pat
     assert kept["loss"] == dropped["loss"] and same(kept["weights"], dropped["weights"])
     one = gated(build(), lambda rewards, owners: np.arange(len(owners)) % 2 == 0)
     assert kept["loss"] == pytest.approx([r.loss for r in run(one, 2)], abs=1e-5)
+
+
+def test_references_that_the_reward_cannot_read_are_listed_when_the_trainer_is_made():
+    policy = add_lora(tiny_policy())
+    problems = [*PROBLEMS, dataclasses.replace(PROBLEMS[0], id="bad", answer="2 +")]
+    with Grader() as grader, pytest.raises(UnreadableAnswersError, match=r"problem 'bad': '2 \+'"):
+        Trainer(policy, problems, ContextBuilder(policy.tokenizer), HFSampler(policy), SAMPLING, rewards=AnswerReward(grader))
