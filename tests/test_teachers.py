@@ -172,7 +172,9 @@ def test_a_teacher_that_shares_weights_with_its_student_is_refused_with_the_reme
     base = tiny_policy()
     student = add_lora(base, rank=4)
     for teacher, learner in ((base, student), (student, student), (student, base)):
-        with pytest.raises(ValueError, match=r"shares weights with the student.*fixed_teacher\(student\)"):
+        with pytest.raises(
+            ValueError, match=r"shares weights with the student.*fixed_teacher\(student\)|was given to add_lora.*load it"
+        ):
             OtherTeacher(teacher, learner)
 
 
