@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 
 
@@ -83,7 +84,8 @@ def instance(name: str, value: object, kind: type, remedy: str) -> None:
 
 
 def name_of(function: object) -> str:
-    """Return what people call a function or a callable object."""
+    """Return what people call a function or a callable object; a partial has the name of its function."""
+    function = function.func if isinstance(function, partial) else function
     return getattr(function, "__name__", None) or type(function).__name__
 
 
