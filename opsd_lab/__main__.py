@@ -97,7 +97,7 @@ def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[
         if out.exists()
         else {"settings": asdict(settings), "problem_ids": [p.id for p in held_out_problems()], "correct": {}}
     )
-    if results["settings"] != json.loads(json.dumps(asdict(settings))):
+    if results["settings"] != json.loads(json.dumps(asdict(settings), default=str)):
         raise SystemExit(f"{out} was written with other settings; delete it to start again")
     for seed in seeds:
         for arm, view in (("OPSD", reference_view()), ("control", control_view())):

@@ -79,7 +79,7 @@ def context_limit(config: PreTrainedConfig) -> ContextLimit:
     longest = next((length for length in named if isinstance(length, int) and length > 0), UNLIMITED)
     limit = ContextLimit(longest, "that this model was built for")
     for kind, switch in _switching_scalings(text):
-        if switch < limit.tokens:
+        if switch <= limit.tokens:
             limit = ContextLimit(
                 switch,
                 f"up to which its rotary scaling ({kind!r}) leaves the frequencies alone: beyond them all positions of a batch "

@@ -92,7 +92,7 @@ def test_the_fixed_teacher_stays_what_the_policy_was_whatever_trains(name):
     shake(policy, seed=5)
     student = few(policy)
     assert (student - before).abs().max() > 0.1
-    with teacher.weights():
+    with teacher.beside(policy):
         torch.testing.assert_close(few(policy), before, atol=1e-5, rtol=0)
     torch.testing.assert_close(few(policy), student, atol=0, rtol=0)
 
@@ -130,7 +130,7 @@ def test_a_fresh_lora_switched_off_is_the_initial_policy_and_changes_nothing_tha
     trainable, teacher = list(policy.trainable()), AdapterOffTeacher(policy)
     shake(policy)
     student = few(policy)
-    with teacher.weights():
+    with teacher.beside(policy):
         torch.testing.assert_close(few(policy), initial, atol=0, rtol=0)
     assert torch.equal(few(policy), student) and list(policy.trainable()) == trainable
 

@@ -75,6 +75,8 @@ def test_what_was_read_whole_and_agrees_is_correct(text):
         "20% + 30% = 60%",
         "Therefore $3 + $4 = $8.",
         "5 + 3 = 9 ; 5 + 4 = 10 ; 6 : 1 + 1 = 3",
+        "5 + 3 = 9. 9 * 2 = 19. The end",
+        "<think>1 + 1 = 3</think>",
     ],
 )
 def test_what_was_read_whole_and_does_not_agree_is_incorrect(text):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from opsd_lab.baselines import GRPO
 from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
@@ -458,4 +459,5 @@ def test_references_that_the_reward_cannot_read_are_listed_when_the_trainer_is_m
     policy = add_lora(tiny_policy())
     problems = [*PROBLEMS, dataclasses.replace(PROBLEMS[0], id="bad", answer="2 +")]
     with Grader() as grader, pytest.raises(UnreadableAnswersError, match=r"problem 'bad': '2 \+'"):
-        Trainer(policy, problems, ContextBuilder(policy.tokenizer), HFSampler(policy), SAMPLING, rewards=AnswerReward(grader))
+        rewards, sampling = AnswerReward(grader), dataclasses.replace(SAMPLING, n=2)
+        Trainer(policy, problems, ContextBuilder(policy.tokenizer), HFSampler(policy), sampling, objective=GRPO(), rewards=rewards)

@@ -58,7 +58,7 @@ def test_the_table_averages_over_seeds():
 def test_the_readmes_table_is_that_of_the_committed_results():
     results = json.loads(RESULTS.read_text())
     assert table(results) in (ROOT / "README.md").read_text()
-    assert results["settings"] == json.loads(json.dumps(asdict(Settings())))
+    assert results["settings"] == json.loads(json.dumps(asdict(Settings()), default=str))
     assert results["problem_ids"] == [p.id for p in held_out_problems()]
     assert all(len(run["last_number"]) == len(results["problem_ids"]) for run in results["correct"].values())
 

@@ -27,6 +27,7 @@ DOUBTED_BEFORE = re.compile(
 )
 DOUBTED_BEHIND = re.compile(r"\b(?:if|unless)\b|\bnot (?:true|right|possible|correct|valid|what|the|equal|a)\b", re.IGNORECASE)
 SENTENCE_EDGE = re.compile(r"[.!;?](?=\s)|\n")
+THINKING_MARK = re.compile(r"</?think(?:ing)?>|\[/?THINK\]|◁/?think▷")  # "think" in it is no doubt
 
 
 def speaks_of_remainders(text: str, left: Side, right: Side) -> bool:
@@ -41,6 +42,7 @@ def is_doubted(text: str, left: Side, right: Side) -> bool:
     closing = SENTENCE_EDGE.search(text, right.end, end)
     head = text[edges[-1] if edges else start : left.start]
     tail = text[right.end : closing.end() if closing else end]
+    head, tail = THINKING_MARK.split(head)[-1], THINKING_MARK.split(tail)[0]
     if DOUBT.search(text[start:end]) or DOUBTED_SENTENCE.search(head) or DOUBTED_SENTENCE.search(tail):
         return True
     return DOUBTED_BEFORE.search(head) is not None or DOUBTED_BEHIND.search(tail) is not None

@@ -108,6 +108,8 @@ def _before(bare: str, touching: bool, digits: int) -> Edge:
         return "whole" if not touching else "cut"
     if re.search(r"[、。，：；「『（！？]\Z", bare):
         return "whole"
+    if re.search(r"(?<![<>!=])=[ \t]*[$]?[0-9][0-9,]*(?:\.[0-9]+)?\.\Z", bare) and not touching and digits != 3:
+        return "whole"  # "1 + 1 = 2. 3 + 4 = 7"
     if mark := re.search(r"(\S?)[.,;:?!]\Z", bare):
         return _mark(mark.group(1), bare[-1], touching, digits)
     if re.search(rf"[{FOREIGN}]\Z", bare):
