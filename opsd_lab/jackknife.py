@@ -4,6 +4,9 @@ Samples, tokens and steps of one problem resemble each other, so that a problem 
 computed once with all problems and once without each; how far the latter lie from the former says how sure it is (the delete-one
 jackknife; Efron and Tibshirani 1993, chapter 11). Where problems differ in size, Student's t has as many degrees of freedom as
 the problems that would weigh as much if they were equal (Kish 1965) allow. Nothing is drawn at random.
+
+Few values other than 0 are too few for this: where a problem has .8 values on average and nine of ten are 0, 95 % intervals held the
+simulated truth in .65, .81 and .89 of the cases with 20, 50 and 200 problems. Shares of very unequal problems came to .91 with 20.
 """
 
 from dataclasses import dataclass

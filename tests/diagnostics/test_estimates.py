@@ -82,7 +82,7 @@ VALUES = {
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("values", VALUES)
 def test_bounds_of_means_over_tokens_hold_the_truth_about_as_often_as_they_say(problems, lengths, values):
-    """500 simulated tables, 95 % nominal. Rare values that are mostly 0 need more problems: below 50, most have none at all."""
+    """500 simulated tables, 95 % nominal. Rare values that are mostly 0 fall short: .65 with 20 problems, .89 with 200."""
     draw, truth = VALUES[values]
     rng, held = np.random.default_rng(problems), []
     for _ in range(500):
@@ -90,7 +90,7 @@ def test_bounds_of_means_over_tokens_hold_the_truth_about_as_often_as_they_say(p
         low, high = Jackknife.of_ratios(top[:, None], bottom[:, None]).bounds()
         held.append(low[0] <= truth <= high[0])
     if lengths == "rare" and values == "mostly zero":
-        assert np.mean(held) >= (0.4 if problems < 50 else 0.75)
+        assert np.mean(held) >= {10: 0.42, 20: 0.6, 50: 0.77, 200: 0.86}[problems]
     else:
         assert (0.92 if problems >= 20 else 0.90) <= np.mean(held) <= 0.985
 
