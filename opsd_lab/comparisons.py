@@ -32,13 +32,13 @@ class Difference:
 def paired_crossed(first: np.ndarray, second: np.ndarray, samples: int = 1, confidence: float = 0.95) -> Difference:
     """Compare the accuracies [S, P] of two arms, seed by seed and problem by problem: what holds for other seeds and problems.
 
-    Seeds and problems are both taken for samples, crossed: the variance of the mean difference is that of the analysis of variance
-    of two random factors without replication, MS_seeds + MS_problems - MS_rest by S P (the rest at least, where seeds and problems
-    explain nothing), and Student's t has the degrees of freedom of Satterthwaite (1946). In simulations of
-    equal arms the interval held 0 in 92 to 99 of a hundred cases with three and five seeds, and in 90 to 99 with two; it is wide where
-    seeds make no difference (tests/test_comparisons.py has three and five). With one seed only problems count, and nothing is said of other seeds. Half a
-    problem won and half a problem lost, by one of the `samples` that an accuracy is the mean of, are the least spread that is taken
-    for possible (Agresti and Min 2005), so that equal arms are not known to be equal.
+    Seeds and problems are both taken for samples, crossed: the variance of the mean difference is that of the analysis of
+    variance of two random factors without replication, MS_seeds + MS_problems - MS_rest by S P (the rest at least, where seeds
+    and problems explain nothing), and Student's t has the degrees of freedom of Satterthwaite (1946). In simulations of equal
+    arms the interval held 0 in 92 to 99 of a hundred cases with three and five seeds, and in 90 to 99 with two; it is wide where
+    seeds make no difference (tests/test_comparisons.py has three and five). With one seed only problems count, and nothing is
+    said of other seeds. Half a problem won and half a problem lost, by one of the `samples` that an accuracy is the mean of, are
+    the least spread that is taken for possible (Agresti and Min 2005), so that equal arms are not known to be equal.
 
     Raises:
         ValueError: when the shapes differ, a value is missing, or there are fewer than 10 problems.
