@@ -1,9 +1,5 @@
 """opsd_lab: on-policy self-distillation of language models, in composable pieces."""
 
-from opsd_lab.baselines import GRPO, SFT
-from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches
-from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
-from opsd_lab.column_maps import COLUMN_MAPS, ColumnMap
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -17,36 +13,41 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
-from opsd_lab.evaluation import Evaluation, evaluate, paired_difference
-from opsd_lab.experiment_figures import draw_arms, draw_curves, draw_forgetting
-from opsd_lab.experiments import Study, run_study
-from opsd_lab.figures import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
+from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.rewards import AnswerReward
+from opsd_lab.evaluation.statistics import Interval
+from opsd_lab.figures.idea import draw_idea
+from opsd_lab.figures.studies import draw_arms, draw_curves, draw_forgetting
+from opsd_lab.figures.training import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
 from opsd_lab.grading import Grade, Grader
-from opsd_lab.hub_problems import from_dataset, load_hub
-from opsd_lab.idea_figure import draw_idea
-from opsd_lab.labels import label_first_error, label_steps
-from opsd_lab.ledger import Ledger
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import Policy, add_lora, load_policy
-from opsd_lab.problem_files import load_csv, load_jsonl, load_parquet, save_jsonl
-from opsd_lab.problems import BadRowsError, Problem, builtin
-from opsd_lab.recipes import Recipe, texts_of
-from opsd_lab.records import StepRecord, TrainingParams
-from opsd_lab.reference_answers import split_boxed_answer, split_gsm8k_answer
-from opsd_lab.results import arm_table, at_matched_cost, choose, failures, final_rows
-from opsd_lab.rewards import AnswerReward
+from opsd_lab.objectives.baselines import GRPO, SFT
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.policies.policy import Policy, add_lora, load_policy
+from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher, refreshed_teacher
+from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
+from opsd_lab.problems.files import load_csv, load_jsonl, load_parquet, save_jsonl
+from opsd_lab.problems.hub import from_dataset, load_hub
+from opsd_lab.problems.problem import BadRowsError, Problem
+from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
+from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
+from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
-from opsd_lab.scoring import CompletionStates, score_completions
-from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
-from opsd_lab.statistics import Interval
-from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
-from opsd_lab.table_files import load_table, save_table
-from opsd_lab.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher, refreshed_teacher
-from opsd_lab.token_table import TokenTable
+from opsd_lab.scoring.batching import DistillBatch, Example, build_batch, micro_batches
+from opsd_lab.scoring.forward import CompletionStates, score_completions
+from opsd_lab.steps.labels import label_first_error, label_steps
+from opsd_lab.studies.results import arm_table, at_matched_cost, choose, failures, final_rows
+from opsd_lab.studies.study import Study, run_study
+from opsd_lab.supervision.views import build_examples, score_rollouts, score_views, text_rollout
 from opsd_lab.token_view import contexts_view, explore, render, render_views
-from opsd_lab.top_tokens import TopTokens
-from opsd_lab.trainer import NonFiniteError, Trainer
+from opsd_lab.tokens.files import load_table, save_table
+from opsd_lab.tokens.table import TokenTable
+from opsd_lab.tokens.top import TopTokens
+from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
+from opsd_lab.training.ledger import Ledger
+from opsd_lab.training.recipes import Recipe, texts_of
+from opsd_lab.training.records import StepRecord, TrainingParams
+from opsd_lab.training.trainer import NonFiniteError, Trainer
 
 __all__ = [
     "COLUMN_MAPS",

@@ -11,12 +11,20 @@ import numpy as np
 import pandas as pd
 from tyro.extras import SubcommandApp
 
-from opsd_lab.evaluation import Evaluation
-from opsd_lab.files import write_whole
-from opsd_lab.first_wrong_step import SIGNALS, first_wrong_step
-from opsd_lab.policies import load_policy
-from opsd_lab.statistics import mean_interval
-from opsd_lab.walkthrough import Settings, build_trainer, control_view, evaluate_greedily, held_out_problems, reference_view
+from opsd_lab.basics.files import write_whole
+from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
+from opsd_lab.evaluation.evaluate import Evaluation
+from opsd_lab.evaluation.statistics import mean_interval
+from opsd_lab.experiments import RESULTS
+from opsd_lab.experiments.walkthrough import (
+    Settings,
+    build_trainer,
+    control_view,
+    evaluate_greedily,
+    held_out_problems,
+    reference_view,
+)
+from opsd_lab.policies.policy import load_policy
 
 app = SubcommandApp()
 PHASES = ("setup", "generate", "score", "train", "evaluate")
@@ -34,7 +42,7 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    from opsd_lab.export import drop_widgets, export_html
+    from opsd_lab.figures.export import drop_widgets, export_html
 
     started = time.time()
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +92,7 @@ def summary(report: dict, page: Path) -> str:
 
 
 @app.command
-def seeds(out: Path = Path("data/results/walkthrough_seeds.json"), seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def seeds(out: Path = RESULTS / "walkthrough_seeds.json", seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Train OPSD and its control for several seeds and write every accuracy; finished runs are not repeated.
 
     Args:
@@ -138,7 +146,7 @@ def table(results: dict) -> str:
 
 
 @app.command
-def show(path: Path = Path("data/results/walkthrough_seeds.json")) -> None:
+def show(path: Path = RESULTS / "walkthrough_seeds.json") -> None:
     """Print the table of a results file.
 
     Args:
@@ -149,7 +157,7 @@ def show(path: Path = Path("data/results/walkthrough_seeds.json")) -> None:
 
 @app.command
 def champ(
-    out: Path = Path("data/results/champ_steps.parquet"),
+    out: Path = RESULTS / "champ_steps.parquet",
     model: str = "smollm2-135m-instruct",
     compared: int = 60,
     parts: Path = Path("build/champ"),
@@ -164,8 +172,8 @@ def champ(
         compared: for how many problems all views are compared.
         parts: the folder for finished parts of the scoring.
     """
-    from opsd_lab.champ import champ_problems, champ_solutions
-    from opsd_lab.champ_study import champ_views, score_solutions, step_rows, with_all_views
+    from opsd_lab.experiments.champ_study import champ_views, score_solutions, step_rows, with_all_views
+    from opsd_lab.problems.champ import champ_problems, champ_solutions
 
     policy, problems, solutions = load_policy(model), champ_problems(), champ_solutions()
     views, found = champ_views(problems), []
@@ -188,7 +196,7 @@ def sandbox(name: str = "student", out: Path | None = None) -> None:
 
     Args:
         name: student or expert.
-        out: the folder that holds the models; left out, data/sandbox.
+        out: the folder that holds the models; left out, that of this package.
     """
     from opsd_lab.sandbox import FOLDER, accuracies, make_sandbox
 
@@ -215,9 +223,9 @@ def study(
         arms: the arms to run; left out, all.
         workers: how many cells run at once, each with its share of the cores.
     """
-    from opsd_lab.experiments import run_study
-    from opsd_lab.results import failures, final_rows
-    from opsd_lab.studies import STUDIES
+    from opsd_lab.experiments.arms import STUDIES
+    from opsd_lab.studies.results import failures, final_rows
+    from opsd_lab.studies.study import run_study
 
     if name not in STUDIES:
         raise SystemExit(f"no study {name!r}; there are {', '.join(STUDIES)}")

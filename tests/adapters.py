@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, get_peft_model
 
-from opsd_lab.policies import Policy, add_lora, load_policy
+from opsd_lab.policies.policy import Policy, add_lora, load_policy
 
 Adapt = Callable[[Policy], Policy]
 

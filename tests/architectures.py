@@ -6,7 +6,7 @@ import torch
 import transformers as tf
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from opsd_lab.policies import Policy
+from opsd_lab.policies.policy import Policy
 from tests.conftest import byte_tokenizer
 
 PADDED = 320  # rows of a head that is larger than the tokenizer

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder
-from opsd_lab.policies import Policy, add_lora, load_policy
-from opsd_lab.problems import Problem
+from opsd_lab.policies.policy import Policy, add_lora, load_policy
+from opsd_lab.problems.problem import Problem
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -666,7 +666,7 @@ def unreadable_reference(draw: random.Random) -> Made:
 
 
 def _champ() -> Iterator[Made]:
-    from opsd_lab.champ import champ_problems
+    from opsd_lab.problems.champ import champ_problems
 
     for problem in champ_problems():
         text = problem.answer

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from opsd_lab.policies import Policy, has_fresh_lora
+from opsd_lab.policies.policy import Policy, has_fresh_lora
+from opsd_lab.policies.teachers import AdapterOffTeacher, AveragedTeacher, fixed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.agreement import own_logprobs
 from opsd_lab.rollouts.base import Rollout
 from opsd_lab.sandbox import load_sandbox
-from opsd_lab.scoring import score_completions
-from opsd_lab.teachers import AdapterOffTeacher, AveragedTeacher, fixed_teacher
+from opsd_lab.scoring.forward import score_completions
 from tests.adapters import ADAPTERS, MORE_ADAPTERS, lora_config, shake, with_config
 from tests.conftest import tiny_policy
 

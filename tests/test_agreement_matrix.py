@@ -9,12 +9,13 @@ import warnings
 import pytest
 import torch
 
-from opsd_lab.batching import Example, build_batch, micro_batches
 from opsd_lab.contexts import ContextPair
-from opsd_lab.policies import Policy
+from opsd_lab.policies.head import check_head
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.rollouts.decoding import CachedSteps, WholeSequences, steps_for
-from opsd_lab.scoring import check_head, score_completions
+from opsd_lab.scoring.batching import Example, build_batch, micro_batches
+from opsd_lab.scoring.forward import score_completions
 from tests.adapters import ADAPTERS
 from tests.architectures import ARCHITECTURES, DYNAMIC_SWITCH, LONGROPE_SWITCH, PADDED, build
 

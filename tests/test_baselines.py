@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.divergences import Tokens
-from opsd_lab.scoring import CompletionStates, LogitHead
+from opsd_lab.objectives.baselines import GRPO, SFT
+from opsd_lab.policies.head import LogitHead
+from opsd_lab.scoring.forward import CompletionStates
 
 V, H, N = 23, 6, 12
 

@@ -1,10 +1,10 @@
 import pytest
 
-from opsd_lab import champ
-from opsd_lab.champ import AnnotatedSolution, champ_problems, champ_solutions
-from opsd_lab.champ_study import champ_views, score_solutions, with_all_views
 from opsd_lab.contexts import change_numbers, reference_solution
-from opsd_lab.problems import Problem
+from opsd_lab.experiments.champ_study import champ_views, score_solutions, with_all_views
+from opsd_lab.problems import champ
+from opsd_lab.problems.champ import AnnotatedSolution, champ_problems, champ_solutions
+from opsd_lab.problems.problem import Problem
 
 
 def test_every_problem_and_annotation_of_the_data_set_is_read():

@@ -9,14 +9,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from opsd_lab import embedded
 from opsd_lab.contexts import ChatFormat, ContextBuilder, given_tokens, hints, reference_solution, turn_ends
 from opsd_lab.contexts.control import MARK, ControlTokens
-from opsd_lab.policies import Policy
-from opsd_lab.problems import Problem
+from opsd_lab.policies import embedded
+from opsd_lab.policies.policy import Policy
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.sources import Texts
-from opsd_lab.supervision import build_examples, text_rollout
+from opsd_lab.rollouts.sources import Texts
+from opsd_lab.supervision.views import build_examples, text_rollout
 from tests.chat_templates import CHATML, FAMILIES, Family
 from tests.conftest import byte_tokenizer, tiny_policy
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from opsd_lab.baselines import SFT
-from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import ChatFormat, ContextBuilder, answer_only
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import add_lora
+from opsd_lab.objectives.baselines import SFT
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.policy import add_lora
+from opsd_lab.policies.teachers import ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.sources import TeacherWrites, correct_only, incorrect_only
-from opsd_lab.teachers import ema_teacher, live_teacher, refreshed_teacher
-from opsd_lab.trainer import Trainer, TrainingParams
+from opsd_lab.rollouts.sources import TeacherWrites, correct_only, incorrect_only
+from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
+from opsd_lab.training.trainer import Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
 
 PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2)

@@ -5,12 +5,12 @@ import warnings
 import pytest
 import torch
 
-from opsd_lab.clipping import ClipMeasured, clip_cosine_of_weights, clip_cosines
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.records import TrainingParams
-from opsd_lab.supervision import build_examples
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.supervision.views import build_examples
+from opsd_lab.training.clipping import ClipMeasured, clip_cosine_of_weights, clip_cosines
+from opsd_lab.training.records import TrainingParams
 from tests.test_fused import case, cut, exact_logits
 from tests.test_trainer import PARAMS, build, run, weights
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from opsd_lab.comparisons import cohens_h, holm, mcnemar, paired_crossed, paired_seeds, seed_interval
+from opsd_lab.evaluation.comparisons import cohens_h, holm, mcnemar, paired_crossed, paired_seeds, seed_interval
 
 
 def test_paired_seeds_are_scipys_paired_t_test():

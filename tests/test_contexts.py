@@ -11,7 +11,7 @@ from opsd_lab.contexts import (
     reference_solution,
     wrong_solution,
 )
-from opsd_lab.problems import Problem
+from opsd_lab.problems.problem import Problem
 from tests.conftest import PROBLEMS, byte_tokenizer
 
 PROBLEM = Problem("p", "What is 2 + 3? {x} %s", "5", "2 + 3 = 5. So \\boxed{5}.", ("Add.", "Count on from 2."))

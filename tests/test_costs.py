@@ -5,15 +5,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from opsd_lab.architecture import trunk_of
-from opsd_lab.baselines import SFT
 from opsd_lab.contexts import ContextBuilder, reference_solution
-from opsd_lab.costs import CostModel
-from opsd_lab.folding import folded_lora
-from opsd_lab.policies import Policy, add_lora
+from opsd_lab.objectives.baselines import SFT
+from opsd_lab.policies.architecture import trunk_of
+from opsd_lab.policies.folding import folded_lora
+from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.decoding import steps_for
-from opsd_lab.trainer import Trainer, TrainingParams
+from opsd_lab.training.costs import CostModel
+from opsd_lab.training.trainer import Trainer, TrainingParams
 from tests.architectures import build
 from tests.conftest import PROBLEMS, tiny_policy
 

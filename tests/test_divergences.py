@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opsd_lab.divergences import Side, Tokens, divergence_terms, forward_kl, jsd, reverse_kl, sampled_token
 from opsd_lab.divergences.reference import JSD
-from opsd_lab.objectives import OPSD
+from opsd_lab.objectives.opsd import OPSD
 
 FULL = {"forward": forward_kl, "reverse": reverse_kl, "jsd.5": jsd(0.5), "jsd.2": jsd(0.2)}
 OPTIONS = [

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from opsd_lab import embedded
+from opsd_lab.policies import embedded
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from opsd_lab.evaluation import COLUMNS, Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.evaluate import COLUMNS, Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.rewards import AnswerReward
+from opsd_lab.evaluation.statistics import Interval, avg_at_k, maj_at_k, mean_interval, paired_interval, pass_at_k, wilson_interval
 from opsd_lab.grading import Grader, UnreadableAnswersError
-from opsd_lab.problems import Problem
-from opsd_lab.rewards import AnswerReward
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout, SamplingParams
-from opsd_lab.statistics import Interval, avg_at_k, maj_at_k, mean_interval, paired_interval, pass_at_k, wilson_interval
 
 
 class Recital:

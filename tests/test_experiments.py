@@ -5,17 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.contexts import ChatFormat, reference_solution
-from opsd_lab.experiments import COLUMNS, Study, run_cell, run_study
-from opsd_lab.identity import differences
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import Policy, add_lora
-from opsd_lab.problems import Problem
-from opsd_lab.recipes import Recipe, texts_of
-from opsd_lab.records import TrainingParams
-from opsd_lab.results import failures, final_rows
+from opsd_lab.identity.parts import differences
+from opsd_lab.objectives.baselines import GRPO, SFT
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.policy import Policy, add_lora
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
+from opsd_lab.studies.results import failures, final_rows
+from opsd_lab.studies.study import COLUMNS, Study, run_cell, run_study
+from opsd_lab.training.recipes import Recipe, texts_of
+from opsd_lab.training.records import TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
 
 SHARED = [name for name in COLUMNS if name not in ("seconds", "peak_memory_gb")]
@@ -82,7 +82,7 @@ def test_interrupting_and_resuming_gives_the_table_of_an_uninterrupted_run(tmp_p
             raise KeyboardInterrupt
         return run_cell(study, arm, seed, **options)
 
-    monkeypatch.setattr("opsd_lab.experiments.run_cell", interrupted)
+    monkeypatch.setattr("opsd_lab.studies.study.run_cell", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_study(small, [0, 1], tmp_path / "parts", progress=False)
     resumed = run_study(small, [0, 1], tmp_path / "parts", progress=False)

@@ -7,8 +7,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from opsd_lab.adapters import has_adapter
-from opsd_lab.policies import Policy
+from opsd_lab.policies.adapters import has_adapter
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.exported import WeightFolders, base_weights, lora_rank
 from tests.adapters import ADAPTERS, MORE_ADAPTERS, lora
 from tests.test_adapter_agreement import base, few

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from opsd_lab.figures import TEMPLATE, LiveTraining, draw_accuracy, draw_top_tokens, draw_training, plain
-from opsd_lab.idea_figure import DESCRIPTION, draw_idea
+from opsd_lab.figures.idea import DESCRIPTION, draw_idea
+from opsd_lab.figures.training import TEMPLATE, LiveTraining, draw_accuracy, draw_top_tokens, draw_training, plain
 
 RECORDS = pd.DataFrame({"step": [1, 2, 3], "loss": [0.9, 0.5, 0.3], "divergence": [0.8, 0.4, 0.2]})
 EVALUATED = RECORDS.assign(accuracy=[0.25, math.nan, 0.5], accuracy_low=[0.2, math.nan, 0.4], accuracy_high=[0.3, math.nan, 0.6])
@@ -105,7 +105,7 @@ def test_live_training_outside_a_notebook_collects_and_shows_nothing(capsys):
 
 def test_live_training_leaves_one_static_figure_of_all_steps_in_a_notebook_run_without_a_browser(tmp_path):
     source = (
-        "from opsd_lab.figures import LiveTraining\nlive = LiveTraining()\n"
+        "from opsd_lab.figures.training import LiveTraining\nlive = LiveTraining()\n"
         "for step in range(4):\n    live.update({'step': step, 'loss': 1.0 / (step + 1)})"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from opsd_lab.files import write_folder_whole, write_whole
-from opsd_lab.study_cells import check_cell, write_cell
+from opsd_lab.basics.files import write_folder_whole, write_whole
+from opsd_lab.studies.cells import check_cell, write_cell
 
 BIG = 4 * 2**20  # bytes, more than the full disk has
 
@@ -82,7 +82,7 @@ def test_a_study_that_met_a_full_disk_goes_on_afterwards(small_disk):
 
 STUCK = """
 import sys, time
-from opsd_lab.files import write_whole
+from opsd_lab.basics.files import write_whole
 def write(path):
     path.write_bytes(b"half")
     (path.parent / "of the library's own").write_bytes(b"half")

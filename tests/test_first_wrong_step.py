@@ -4,8 +4,8 @@ import pytest
 from scipy import stats
 from scipy.stats import mannwhitneyu
 
-from opsd_lab.first_wrong_step import BASELINE, SIGNALS, first_wrong_step, score_steps
-from opsd_lab.token_table import TokenTable
+from opsd_lab.diagnostics.first_wrong_step import BASELINE, SIGNALS, first_wrong_step, score_steps
+from opsd_lab.tokens.table import TokenTable
 from tests.test_token_table import make_frame
 
 

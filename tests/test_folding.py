@@ -4,9 +4,9 @@ import pytest
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 
-from opsd_lab.adapters import tuner_layers
-from opsd_lab.folding import folded_lora
-from opsd_lab.policies import Policy, add_lora
+from opsd_lab.policies.adapters import tuner_layers
+from opsd_lab.policies.folding import folded_lora
+from opsd_lab.policies.policy import Policy, add_lora
 from tests.adapters import lora, lora_config
 from tests.conftest import tiny_policy
 

@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
 from opsd_lab.divergences import fused as fused_module
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.scoring import CompletionStates, LogitHead
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.policies.head import LogitHead
+from opsd_lab.scoring.forward import CompletionStates
 from tests.conftest import tiny_policy
 
 FULL = {"forward": forward_kl, "reverse": reverse_kl, "jsd.5": jsd(0.5), "jsd.2": jsd(0.2)}

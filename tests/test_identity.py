@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from opsd_lab.baselines import SFT
-from opsd_lab.content_digest import digest
 from opsd_lab.contexts import other_problem, partial_solution, reference_solution
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
+from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader
-from opsd_lab.identity import differences, parts_of, policy_parts, versions
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import add_lora
-from opsd_lab.rewards import AnswerReward
+from opsd_lab.identity.digest import digest
+from opsd_lab.identity.parts import differences, parts_of, policy_parts, versions
+from opsd_lab.objectives.baselines import SFT
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.policy import add_lora
+from opsd_lab.policies.teachers import AveragedTeacher
 from opsd_lab.rollouts import SamplingParams
-from opsd_lab.teachers import AveragedTeacher
 from tests.conftest import PROBLEMS, tiny_policy
 
 CLOSING = "In your own words."
@@ -199,7 +199,7 @@ def test_a_global_that_code_names_counts_and_one_that_it_does_not_name_does_not(
 
 def test_what_a_library_function_of_this_package_calls_counts(monkeypatch):
     before = digest(OPSD(forward_kl))
-    monkeypatch.setattr("opsd_lab.objectives.divergence_terms", lambda *args, **options: None)
+    monkeypatch.setattr("opsd_lab.objectives.opsd.divergence_terms", lambda *args, **options: None)
     assert digest(OPSD(forward_kl)) != before
 
 

@@ -14,87 +14,39 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Top to bottom: a module may import from its own layer and from those above it. A package stands for its submodules as well,
-# unless they have a line of their own.
-LAYERS = [
-    {"files"},
-    {"interrupts", "weight_swaps", "options"},
-    {"limited_files", "arrow_rows"},
-    {"reference_answers"},
-    {
-        "problems",
-        "column_maps",
-        "problem_files",
-        "word_templates",
-        "word_problems",
-        "hub_problems",
-        "champ",
-    },
-    {"token_text"},
-    {"contexts"},
-    {"architecture"},
-    {"rollouts.base"},
-    {"embedded", "adapters", "policies", "folding", "recomputation", "optimizer"},
-    {"scoring"},
-    {"code_identity", "digest_leaves"},
-    {"model_identity"},
-    {"content_digest"},
-    {"identity"},
-    {"teacher_checks"},
-    {"teachers"},
-    {"costs", "layer_costs"},
-    {"rollouts"},
-    {"sources"},
-    {"batching"},
-    {"divergences", "token_weights"},
-    {"top_tokens"},
-    {"token_table", "token_classes"},
-    {"table_files"},
-    {"objectives"},
-    {"baselines"},
-    {"ledger"},
-    {"records"},
-    {"gradients", "judging"},
-    {"clipping"},
-    {"pieces"},
-    {"trainer"},
-    {"checkpoints"},
-    {"limited_process"},
-    {"grading", "steps"},
-    {"labels", "rewards"},
-    {"jackknife"},
-    {"statistics"},
-    {"comparisons"},
-    {"results"},
-    {"score_parts"},
-    {"evaluation", "supervision", "first_wrong_step"},
-    {"diagnostics"},
-    {"champ_study"},
-    {
-        "figures",
-        "figure_words",
-        "supervision_figures",
-        "experiment_figures",
-        "figure_parts",
-        "gap_distributions",
-        "token_view",
-        "idea_figure",
-        "export",
-    },
-    {"recipes"},
-    {"study_cells"},
-    {"experiments"},
-    {"sandbox"},
-    {"walkthrough"},
-    {"studies", "supervision_study", "__main__"},
-    {"opsd_lab"},  # its __init__.py, the list of public names
+# Top to bottom: a folder may import from itself and from those above it. `experiments` and `__main__` are the application.
+FOLDERS = [
+    "basics",
+    "problems",
+    "tokens",
+    "contexts",
+    "policies",
+    "identity",
+    "rollouts",
+    "scoring",
+    "divergences",
+    "objectives",
+    "grading",
+    "steps",
+    "evaluation",
+    "training",
+    "supervision",
+    "diagnostics",
+    "studies",
+    "token_view",
+    "figures",
+    "sandbox",
+    "experiments",
+    "__main__",
+    "opsd_lab",
 ]
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-ISLANDS = {"divergences", "token_weights", "grading", "steps", "ledger"}
-ENGINES = {"transformers", "peft", "vllm", "rollouts"}
-PICTURES = LAYERS[RANK["figures"]]
+RANK = {name: rank for rank, name in enumerate(FOLDERS)}  # the last is the package's __init__.py, the list of public names
+APPLICATION = {"experiments", "__main__"}
+ISLANDS = {"divergences", "grading"}
+ENGINES = {"transformers", "peft", "vllm"}
+PICTURES = {"token_view", "figures"}
 PICTURE_MAKERS = {"IPython", "anywidget", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly", "traitlets"}
-PICTURE_USERS = PICTURES | {"walkthrough", "studies", "supervision_study", "__main__", "opsd_lab"}
+PICTURE_USERS = PICTURES | {"experiments", "__main__", "opsd_lab"}
 
 # Declared, though no line of Python here imports them.
 TOOLS = {
@@ -132,7 +84,7 @@ def imports(tree: ast.Module, package: str = "opsd_lab") -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            # `from opsd_lab import policies` names a module, `from opsd_lab.policies import Policy` something in one.
+            # `from opsd_lab import policies` names a module, `from opsd_lab.policies.policy import Policy` something in one.
             names = [f"{source}.{alias.name}" for alias in node.names]
         else:
             continue
@@ -147,12 +99,9 @@ def module_of(name: str) -> str:
     return name
 
 
-def entry(name: str) -> str | None:
-    """Return the name in `LAYERS` that a module goes by, its own or its package's; None if there is none."""
-    name = name.removeprefix("opsd_lab.")
-    while name and name not in RANK:
-        name = name.rpartition(".")[0]
-    return name or None
+def folder(name: str) -> str:
+    """Return the folder at the top of the package that a module lies in; `opsd_lab` for the package itself."""
+    return name.split(".")[1] if "." in name else name
 
 
 def package_of(name: str) -> str:
@@ -162,67 +111,81 @@ def package_of(name: str) -> str:
 IMPORTS = {name: sorted(set(imports(tree, package_of(name)))) for name, tree in TREES.items()}
 
 
-def reached(name: str) -> set[str]:
-    """Return all that the lines of a module bring in, through the modules that they name and the packages of those."""
+def reached(name: str, *, packages: bool = True) -> set[str]:
+    """Return all that the lines of a module bring in, through the modules that they name and, if wanted, the packages of those."""
     found: set[str] = set()
     todo = [name]
     while todo:
         for target in IMPORTS[todo.pop()]:
             if target not in found and target in FILES:
-                todo.extend({target, package_of(target)} - {"opsd_lab"})
+                todo.extend({target, package_of(target)} - {"opsd_lab"} if packages else [target])
             found.add(target)
     return found
 
 
 def known_by(name: str, group: set[str], targets: Iterable[str]) -> list[str]:
-    """Return those of the targets that are in a group of names in `LAYERS` and other packages."""
-    return sorted(target for target in targets if (entry(target) if target in FILES else target) in group - {entry(name)})
+    """Return those of the targets that lie in a group of folders and other packages, the module's own folder left out."""
+    return sorted(target for target in targets if (folder(target) if target in FILES else target) in group - {folder(name)})
 
 
-def upward(name: str, targets: Iterable[str]) -> list[str]:
-    return [target for target in targets if target in FILES and RANK[entry(target)] > RANK[entry(name)]]
+def from_below(name: str, targets: Iterable[str]) -> list[str]:
+    return [target for target in targets if target in FILES and RANK[folder(target)] > RANK[folder(name)]]
+
+
+def test_at_the_top_of_the_package_stand_folders_and_two_modules_only():
+    tops = {path.name for path in (ROOT / "opsd_lab").iterdir() if path.name != "__pycache__"}
+    assert tops == {*FOLDERS, "__init__.py", "__main__.py"} - {"opsd_lab", "__main__"}, (
+        "a folder is missing from FOLDERS, or a file lies at the top"
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_module_imports_only_from_its_own_layer_and_those_above(name):
-    assert entry(name), f"{name} is in no layer: add it to LAYERS in tests/test_imports.py"
-    lower = upward(name, (target for target in IMPORTS[name] if entry(target)))
-    assert not lower, f"{name} imports from a layer below its own: {', '.join(lower)}"
+def test_a_module_imports_only_from_its_own_folder_and_those_above(name):
+    below = from_below(name, IMPORTS[name])
+    assert not below, f"{name} imports from a folder below its own: {', '.join(below)}"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if entry(name) in ISLANDS])
+@pytest.mark.parametrize("name", FILES)
+def test_no_module_imports_itself_through_others(name):
+    assert name not in reached(name, packages=False)
+
+
+def test_the_library_imports_nothing_of_the_application():
+    assert [name for name in FILES if folder(name) not in APPLICATION and known_by(name, APPLICATION, IMPORTS[name])] == []
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if folder(name) in ISLANDS])
 def test_an_island_reaches_neither_transformers_nor_another_island(name):
     assert known_by(name, ISLANDS | {"transformers"}, reached(name)) == []
 
 
 def test_the_trainer_knows_protocols_and_no_engine():
-    remedy = "take a Sampler (rollouts.base) or a Policy instead"
-    assert known_by("opsd_lab.trainer", ENGINES, IMPORTS["opsd_lab.trainer"]) == [], remedy
+    known = known_by("opsd_lab.training.trainer", ENGINES, IMPORTS["opsd_lab.training.trainer"])
+    assert known == [], "take a Sampler (rollouts.base) or a Policy instead"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if entry(name) not in PICTURE_USERS])
-def test_no_module_below_the_command_line_imports_a_figure_or_a_notebook(name):
+@pytest.mark.parametrize("name", [name for name in FILES if folder(name) not in PICTURE_USERS])
+def test_no_module_below_the_application_imports_a_figure_or_a_notebook(name):
     assert known_by(name, PICTURES | PICTURE_MAKERS, IMPORTS[name]) == []
 
 
 def test_the_rules_see_through_every_form_of_import():
     source = """
         import statistics
-        import opsd_lab.figures
-        from opsd_lab import policies
+        import opsd_lab.figures.training
+        from opsd_lab.policies import teachers
         from opsd_lab.rollouts.base import Rollout
-        from .scoring import LogitHead
+        from .scoring import score_completions
         if TYPE_CHECKING:
-            from opsd_lab.evaluation import evaluate
+            from opsd_lab.evaluation.evaluate import evaluate
         def later():
             from transformers import AutoTokenizer
     """
     found = sorted(set(imports(ast.parse("if True:\n" + source))))
-    ours = ["opsd_lab.figures", "opsd_lab.policies", "opsd_lab.rollouts.base", "opsd_lab.scoring"]
+    ours = ["opsd_lab.figures.training", "opsd_lab.policies.teachers", "opsd_lab.rollouts.base", "opsd_lab.scoring"]
     assert found == [*ours, "statistics", "transformers"]
-    assert upward("opsd_lab.contexts", found) == ours
-    assert upward("opsd_lab.objectives", found) == ["opsd_lab.figures"]
-    assert [entry(f"opsd_lab.{name}") for name in ("rollouts.base", "rollouts.hf", "novel")] == ["rollouts.base", "rollouts", None]
+    assert from_below("opsd_lab.contexts.chat", found) == ours
+    assert from_below("opsd_lab.scoring.forward", found) == ours[:1]
 
 
 def test_the_package_can_be_imported_from_any_folder_and_prints_nothing(tmp_path):

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from opsd_lab.baselines import GRPO
+from opsd_lab.basics.interrupts import deferred_interrupts, interruptible, interruption_point
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.interrupts import deferred_interrupts, interruptible, interruption_point
-from opsd_lab.policies import add_lora
-from opsd_lab.records import StepRecord, TrainingParams
+from opsd_lab.objectives.baselines import GRPO
+from opsd_lab.policies.policy import add_lora
+from opsd_lab.policies.teachers import ema_teacher, fixed_teacher, refreshed_teacher
+from opsd_lab.policies.weight_swaps import swapped
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.sources import StudentWrites, TeacherWrites
-from opsd_lab.supervision import build_examples, score_rollouts
-from opsd_lab.teachers import ema_teacher, fixed_teacher, refreshed_teacher
-from opsd_lab.trainer import Trainer
-from opsd_lab.weight_swaps import swapped
+from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites
+from opsd_lab.supervision.views import build_examples, score_rollouts
+from opsd_lab.training.records import StepRecord, TrainingParams
+from opsd_lab.training.trainer import Trainer
 from tests.conftest import PROBLEMS, tiny_policy
 
 MOMENTS = 200 if os.environ.get("OPSD_LAB_INTERRUPTS") == "all" else 16

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from opsd_lab.judging import judged, let_through
 from opsd_lab.rollouts import Rollout
+from opsd_lab.training.judging import judged, let_through
 from tests.conftest import PROBLEMS
 
 TWO = PROBLEMS[:2]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from opsd_lab.labels import label_first_error, label_steps
 from opsd_lab.steps import Step
-from opsd_lab.token_table import TokenTable
+from opsd_lab.steps.labels import label_first_error, label_steps
+from opsd_lab.tokens.table import TokenTable
 from tests.diagnostics.tables import build, complete
 from tests.test_token_table import make_top
 

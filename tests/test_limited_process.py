@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd_lab import limited_process
-from opsd_lab.limited_process import LimitedProcess
+from opsd_lab.basics import limited_process
+from opsd_lab.basics.limited_process import LimitedProcess
 
 SHARED = Path(limited_process.__file__)
 SCRIPT = f"""

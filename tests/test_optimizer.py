@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from opsd_lab.optimizer import MasterAdamW
+from opsd_lab.training.optimizer import MasterAdamW
 
 SMALL = 1e-5  # a learning rate far below the rounding of bfloat16 weights of about .1
 

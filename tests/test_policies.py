@@ -5,10 +5,11 @@ import torch
 from peft import PrefixTuningConfig, PromptTuningConfig
 from transformers import ByT5Tokenizer
 
-from opsd_lab.policies import Policy, add_lora, check_trainable, has_fresh_lora, load_policy
+from opsd_lab.policies.head import check_head
+from opsd_lab.policies.policy import Policy, add_lora, check_trainable, has_fresh_lora, load_policy
+from opsd_lab.policies.teachers import AdapterOffTeacher, AveragedTeacher, ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.scoring import check_head, score_completions
-from opsd_lab.teachers import AdapterOffTeacher, AveragedTeacher, ema_teacher, fixed_teacher, live_teacher
+from opsd_lab.scoring.forward import score_completions
 from tests.adapters import ADAPTERS, MORE_ADAPTERS, in_a_plain_model, lora, lora_config, with_config
 from tests.conftest import byte_tokenizer, tiny_policy
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opsd_lab import limited_files
-from opsd_lab.column_maps import COLUMN_MAPS, ColumnMap
-from opsd_lab.hub_problems import from_dataset
-from opsd_lab.problem_files import load_csv, load_jsonl, load_parquet, save_jsonl
-from opsd_lab.problems import BadRowsError, Problem
-from opsd_lab.reference_answers import solution_sign, split_boxed_answer
+from opsd_lab.basics import limited_files
+from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
+from opsd_lab.problems.files import load_csv, load_jsonl, load_parquet, save_jsonl
+from opsd_lab.problems.hub import from_dataset
+from opsd_lab.problems.problem import BadRowsError, Problem
+from opsd_lab.problems.reference_answers import solution_sign, split_boxed_answer
 
 GSM8K = "48/2 = <<48/2=24>>24 in May.\n48+24 = <<48+24=72>>72 in all.\n#### 72"
 MATH = r"We have $x^2 = 4$, so that $x = \pm 2$. The positive one is $\boxed{\frac{4}{2}}$."
@@ -320,7 +320,7 @@ def test_a_small_file_that_unfolds_to_much_is_refused_early(load, content, tmp_p
 
 
 def test_a_table_that_unfolds_to_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("opsd_lab.arrow_rows.LARGEST", 2**20)
+    monkeypatch.setattr("opsd_lab.basics.arrow_rows.LARGEST", 2**20)
     pq.write_table(pa.table({"question": ["x" * 2**12] * 2000, "answer": ["1"] * 2000}), tmp_path / "bomb.parquet")
     assert (tmp_path / "bomb.parquet").stat().st_size < 2**16
     with pytest.raises(BadRowsError, match=r"bomb.parquet, row \d+: unfolds to more than 1 MiB"):

@@ -4,11 +4,11 @@ from dataclasses import replace
 import datasets
 import pytest
 
-from opsd_lab.column_maps import COLUMN_MAPS, ColumnMap
-from opsd_lab.hub_problems import from_dataset, load_hub
-from opsd_lab.problem_files import load_jsonl, save_jsonl
-from opsd_lab.problems import BadRowsError, Problem
-from opsd_lab.reference_answers import split_gsm8k_answer
+from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
+from opsd_lab.problems.files import load_jsonl, save_jsonl
+from opsd_lab.problems.hub import from_dataset, load_hub
+from opsd_lab.problems.problem import BadRowsError, Problem
+from opsd_lab.problems.reference_answers import split_gsm8k_answer
 
 GOOD = {"question": "1 + 1?", "answer": "2"}
 

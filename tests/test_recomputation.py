@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from opsd_lab.policies import Policy
-from opsd_lab.scoring import score_completions
+from opsd_lab.policies.policy import Policy
+from opsd_lab.scoring.forward import score_completions
 from tests.adapters import lora
 from tests.conftest import tiny_policy
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opsd_lab.experiment_figures import draw_arms, draw_curves, draw_forgetting
-from opsd_lab.experiments import COLUMNS
-from opsd_lab.results import arm_table, at_matched_cost, changes, choose
+from opsd_lab.figures.studies import draw_arms, draw_curves, draw_forgetting
+from opsd_lab.studies.results import arm_table, at_matched_cost, changes, choose
+from opsd_lab.studies.study import COLUMNS
 
 
 def table(arm, seed, step, correct, samples=2, split="test", **costs):

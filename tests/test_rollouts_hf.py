@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsd_lab.policies import load_policy
+from opsd_lab.policies.policy import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.rollouts.exported import WeightFolders, memory_folder
 from opsd_lab.rollouts.hf import _invert
-from opsd_lab.scoring import score_completions
+from opsd_lab.scoring.forward import score_completions
 from tests.conftest import tiny_policy
 
 PARAMS = SamplingParams(max_new_tokens=12, temperature=1.0, seed=3)

@@ -7,19 +7,19 @@ import torch
 
 from opsd_lab.contexts import ContextBuilder, answer_only, change_numbers, hints, other_problem, partial_solution, wrong_solution
 from opsd_lab.diagnostics import result_digits
-from opsd_lab.evaluation import evaluate
-from opsd_lab.experiments import run_cell
+from opsd_lab.evaluation.evaluate import evaluate
+from opsd_lab.experiments.arms import sandbox_study
+from opsd_lab.experiments.supervision_study import StudySettings, study_tables, write_rollouts
 from opsd_lab.grading import Grader
+from opsd_lab.policies.teachers import fixed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sandbox import CHAT, PLANS, TASKS, load_sandbox, own_solution, worksheets
 from opsd_lab.sandbox.pretraining import VIEWS, Pretraining, Size, pretrain, samples, save_small
 from opsd_lab.sandbox.vocabulary import WORDS, make_tokenizer
 from opsd_lab.sandbox.worksheet import SPLITS, draw_problem, split_of
 from opsd_lab.steps import arithmetic_steps
-from opsd_lab.studies import sandbox_study
-from opsd_lab.supervision_study import StudySettings, study_tables, write_rollouts
-from opsd_lab.teachers import fixed_teacher
-from opsd_lab.token_text import token_texts
+from opsd_lab.studies.study import run_cell
+from opsd_lab.tokens.text import token_texts
 
 BAND = {"greedy": (0.25, 0.8), "sampled": (0.05, 0.5)}
 TINY = Pretraining(Size(hidden=32, layers=1, intermediate=48, heads=2, kv_heads=1), steps=3, batch=8)

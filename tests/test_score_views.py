@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from opsd_lab.batching import Example, build_batch
 from opsd_lab.contexts import ContextBuilder, answer_only, no_privilege, other_problem, reference_solution
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.policies.head import LogitHead
+from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.scoring import LogitHead, score_completions
-from opsd_lab.supervision import build_examples, score_rollouts, score_views, text_rollout
-from opsd_lab.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
-from opsd_lab.top_tokens import ARRAYS
+from opsd_lab.scoring.batching import Example, build_batch
+from opsd_lab.scoring.forward import score_completions
+from opsd_lab.supervision.views import build_examples, score_rollouts, score_views, text_rollout
+from opsd_lab.tokens.top import ARRAYS
 from tests.conftest import tiny_policy
 
 

@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from opsd_lab.architecture import UNLIMITED, context_limit, trunk_of
-from opsd_lab.batching import DistillBatch, Example, build_batch, micro_batches, padding_share
 from opsd_lab.contexts import ContextPair
-from opsd_lab.policies import load_policy
+from opsd_lab.policies.architecture import UNLIMITED, context_limit, trunk_of
+from opsd_lab.policies.head import LogitHead, check_head
+from opsd_lab.policies.policy import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.scoring import LogitHead, check_head, score_completions
+from opsd_lab.scoring.batching import DistillBatch, Example, build_batch, micro_batches, padding_share
+from opsd_lab.scoring.forward import score_completions
 from tests.architectures import build
 from tests.conftest import tiny_policy
 

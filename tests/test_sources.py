@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from opsd_lab.baselines import GRPO, SFT
 from opsd_lab.contexts import ContextBuilder, reference_solution
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import add_lora
-from opsd_lab.recipes import Recipe
+from opsd_lab.objectives.baselines import GRPO, SFT
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.policy import add_lora
+from opsd_lab.policies.teachers import OtherTeacher, refreshed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
-from opsd_lab.teachers import OtherTeacher, refreshed_teacher
-from opsd_lab.trainer import NonFiniteError, Trainer, TrainingParams
+from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
+from opsd_lab.training.recipes import Recipe
+from opsd_lab.training.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
 
 PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2)

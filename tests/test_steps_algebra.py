@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from opsd_lab.labels import label_steps
 from opsd_lab.steps import AlgebraChecker, algebra_steps, arithmetic_steps
 from opsd_lab.steps.algebra_reader import read_whole
+from opsd_lab.steps.labels import label_steps
 from tests.diagnostics.tables import build
 
 

@@ -4,9 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from opsd_lab.experiments import COLUMNS
-from opsd_lab.results import choose
-from opsd_lab.studies import (
+from opsd_lab.experiments.arms import (
     BASELINES,
     CANDIDATES,
     RATES,
@@ -17,8 +15,10 @@ from opsd_lab.studies import (
     sandbox_study,
     smollm2_study,
 )
+from opsd_lab.studies.results import choose
+from opsd_lab.studies.study import COLUMNS
 
-RESULTS = Path(__file__).parents[1] / "data" / "results"
+RESULTS = Path(__file__).parents[1] / "opsd_lab" / "experiments" / "results"
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -6,17 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
-from opsd_lab.batching import Example
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.labels import label_steps
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.policies.teachers import fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.supervision import score_rollouts
-from opsd_lab.teachers import fixed_teacher, live_teacher
-from opsd_lab.token_table import COLUMNS, TokenTable
-from opsd_lab.token_text import token_texts
-from opsd_lab.trainer import Trainer, TrainingParams
+from opsd_lab.scoring.batching import Example
+from opsd_lab.steps.labels import label_steps
+from opsd_lab.supervision.views import score_rollouts
+from opsd_lab.tokens.table import COLUMNS, TokenTable
+from opsd_lab.tokens.text import token_texts
+from opsd_lab.training.trainer import Trainer, TrainingParams
 
 
 @pytest.fixture

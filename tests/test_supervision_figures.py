@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from opsd_lab.diagnostics import by_view, compare_views, divergence_by_class, mean_by_position, step_gap
-from opsd_lab.figures import TEMPLATE
-from opsd_lab.supervision_figures import (
+from opsd_lab.figures.supervision import (
     draw_class_shares,
     draw_depth_decay,
     draw_first_wrong_step,
@@ -16,6 +15,7 @@ from opsd_lab.supervision_figures import (
     draw_intervals,
     draw_views,
 )
+from opsd_lab.figures.training import TEMPLATE
 from tests.diagnostics.tables import build, row, simulated
 
 NAN = math.nan

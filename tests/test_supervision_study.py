@@ -4,11 +4,18 @@ import pandas as pd
 import pytest
 
 from opsd_lab.contexts import no_privilege
+from opsd_lab.experiments.supervision_study import (
+    StudySettings,
+    grade_outcomes,
+    study_problems,
+    study_tables,
+    study_views,
+    write_rollouts,
+)
+from opsd_lab.experiments.walkthrough import train_problems
+from opsd_lab.policies.teachers import fixed_teacher
+from opsd_lab.problems.word_problems import key
 from opsd_lab.rollouts import SamplingParams
-from opsd_lab.supervision_study import StudySettings, grade_outcomes, study_problems, study_tables, study_views, write_rollouts
-from opsd_lab.teachers import fixed_teacher
-from opsd_lab.walkthrough import train_problems
-from opsd_lab.word_problems import key
 
 SETTINGS = StudySettings(problems=3, sampling=SamplingParams(8, temperature=0.8, n=2))
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opsd_lab.table_files import KEY, load_table, save_table
-from opsd_lab.token_table import TokenTable
+from opsd_lab.tokens.files import KEY, load_table, save_table
+from opsd_lab.tokens.table import TokenTable
 from tests.test_token_table import make_frame, make_top
 
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from opsd_lab.contexts import ContextBuilder, no_privilege, reference_solution
-from opsd_lab.costs import CostModel
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import Policy, add_lora
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.policy import Policy, add_lora
+from opsd_lab.policies.teacher_checks import check_teacher
+from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.agreement import own_logprobs
-from opsd_lab.sources import StudentWrites, TeacherWrites
-from opsd_lab.supervision import build_examples, score_rollouts, score_views
-from opsd_lab.teacher_checks import check_teacher
-from opsd_lab.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
-from opsd_lab.trainer import Trainer, TrainingParams
+from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites
+from opsd_lab.supervision.views import build_examples, score_rollouts, score_views
+from opsd_lab.training.costs import CostModel
+from opsd_lab.training.trainer import Trainer, TrainingParams
 from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
 
 PARAMS = SamplingParams(6, seed=2)

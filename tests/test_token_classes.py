@@ -1,6 +1,6 @@
 import pytest
 
-from opsd_lab.token_classes import CLASSES, token_classes
+from opsd_lab.tokens.classes import CLASSES, token_classes
 
 STYLE, NUMBER, OPERATOR, CONNECTIVE, SPECIAL, SPACE, OTHER = CLASSES
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from opsd_lab.table_files import KEY, load_table, save_table
-from opsd_lab.token_table import COLUMNS, TokenTable
-from opsd_lab.top_tokens import ARRAYS, TopTokens
+from opsd_lab.tokens.files import KEY, load_table, save_table
+from opsd_lab.tokens.table import COLUMNS, TokenTable
+from opsd_lab.tokens.top import ARRAYS, TopTokens
 
 HOSTILE = ["a", "\n", "é", "\x00", "", "</script>", "\u202e", "\ufffd", "🙂", " 7"]
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsd_lab.token_table import COLUMNS, TokenTable
 from opsd_lab.token_view import contexts_view, explore, render, render_views
 from opsd_lab.token_view.colours import ABOVE, BELOW, TEXT, colour, contrast
 from opsd_lab.token_view.details import NAMES, number, token_details
 from opsd_lab.token_view.static import MEANINGS, default_scale
 from opsd_lab.token_view.visible import literal, visible_text
-from opsd_lab.top_tokens import ARRAYS, TopTokens
+from opsd_lab.tokens.table import COLUMNS, TokenTable
+from opsd_lab.tokens.top import ARRAYS, TopTokens
 
 OUR_TAGS = {
     *("div", "style", "span", "figure", "figcaption", "bdi", "i", "br", "wbr", "small", "details", "summary", "table"),

@@ -10,17 +10,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from opsd_lab.baselines import GRPO
-from opsd_lab.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
+from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader, UnreadableAnswersError
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
-from opsd_lab.policies import add_lora
-from opsd_lab.rewards import AnswerReward
+from opsd_lab.objectives.baselines import GRPO
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.policies.policy import add_lora
+from opsd_lab.policies.teachers import ema_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.teachers import ema_teacher, live_teacher
-from opsd_lab.trainer import NonFiniteError, Trainer, TrainingParams
+from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
+from opsd_lab.training.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
 
 PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2, token_budget=10_000)

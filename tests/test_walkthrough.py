@@ -6,14 +6,14 @@ import nbformat
 import pytest
 
 from opsd_lab.__main__ import summary, table
-from opsd_lab.export import drop_widgets
-from opsd_lab.ledger import Ledger
-from opsd_lab.statistics import Interval
-from opsd_lab.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems, write_report
-from opsd_lab.word_problems import key
+from opsd_lab.evaluation.statistics import Interval
+from opsd_lab.experiments.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems, write_report
+from opsd_lab.figures.export import drop_widgets
+from opsd_lab.problems.word_problems import key
+from opsd_lab.training.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "data/results/walkthrough_seeds.json"
+RESULTS = ROOT / "opsd_lab/experiments/results/walkthrough_seeds.json"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

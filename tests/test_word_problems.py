@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opsd_lab.problem_files import load_jsonl
-from opsd_lab.problems import Problem, builtin
-from opsd_lab.word_problems import FAMILIES, SIZES, generate, key, splits, write_files
+from opsd_lab.problems.files import load_jsonl
+from opsd_lab.problems.problem import Problem
+from opsd_lab.problems.word_problems import FAMILIES, SIZES, builtin, generate, key, splits, write_files
 
 DATA = Path(__file__).parents[1] / "data" / "word_problems"
 CASES = [(family, split) for family in FAMILIES for split in SIZES]
@@ -177,7 +177,7 @@ def test_builtin_problems_equal_the_committed_file(name, split):
 
 
 def test_the_command_writes_the_committed_files_byte_for_byte(tmp_path):
-    command = [sys.executable, "-m", "opsd_lab.word_problems", "--out", str(tmp_path / "new"), "--seed", "0"]
+    command = [sys.executable, "-m", "opsd_lab.problems.word_problems", "--out", str(tmp_path / "new"), "--seed", "0"]
     subprocess.run(command, check=True, timeout=60)
     written = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     assert written == {path.name: path.read_bytes() for path in DATA.iterdir()}

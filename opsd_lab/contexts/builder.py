@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from opsd_lab.contexts.chat import ChatFormat, check_switches
 from opsd_lab.contexts.prompts import Prompt, PromptWriter
 from opsd_lab.contexts.views import View, reference_solution
-from opsd_lab.problems import Problem
+from opsd_lab.problems.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from opsd_lab.contexts.chat import ChatFormat, Message, messages_of, render
 from opsd_lab.contexts.control import SOME_TEXT, ControlTokens
 from opsd_lab.contexts.prompts import Prompt, check_text
-from opsd_lab.token_text import token_texts
+from opsd_lab.tokens.text import token_texts
 
 
 def given_tokens(

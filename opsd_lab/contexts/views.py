@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
-from opsd_lab.problems import Problem
+from opsd_lab.problems.problem import Problem
 
 View = Callable[[Problem], str]
 

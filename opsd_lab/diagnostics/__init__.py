@@ -1,8 +1,8 @@
 """The field's diagnostics of a TokenTable, each a tidy pandas DataFrame with 95 % bounds over problems.
 
 Grouping columns come first, then `mean`, `low`, `high`, then counts, then `note`. Bounds leave one problem out at a time
-(`opsd_lab.jackknife`); they are NaN with fewer than two problems, and `note` says where there are few. A group without tokens keeps
-its row, with a NaN mean and counts of 0.
+(`opsd_lab.evaluation.jackknife`); they are NaN with fewer than two problems, and `note` says where there are few. A group without
+tokens keeps its row, with a NaN mean and counts of 0.
 """
 
 from opsd_lab.diagnostics.alignment import correctness_alignment, result_digits, sign_noise, step_gap, with_outcomes

@@ -10,8 +10,8 @@ import pandas as pd
 
 from opsd_lab.diagnostics.estimates import UNJUDGED, UNLABELLED, Estimates, Prepared, prepare
 from opsd_lab.grading import NUMBER, extract_boxed
-from opsd_lab.token_classes import SPECIAL
-from opsd_lab.token_table import TokenTable
+from opsd_lab.tokens.classes import SPECIAL
+from opsd_lab.tokens.table import TokenTable
 
 FACETS = {"all": (0, 1, 2, 3), "first 25 %": (0,), "middle 50 %": (1, 2), "last 25 %": (3,)}
 LABEL_GROUPS = ("correct", "incorrect", "unverifiable", "none")

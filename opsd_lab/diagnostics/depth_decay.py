@@ -7,7 +7,7 @@ import pandas as pd
 
 from opsd_lab.diagnostics.estimates import Estimates, Units
 from opsd_lab.grading import Grader
-from opsd_lab.problems import Problem
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 
 SIDES = ("student", "teacher")

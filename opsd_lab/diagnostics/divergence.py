@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from opsd_lab.diagnostics.estimates import Estimates, Prepared, prepare
-from opsd_lab.token_classes import CLASSES, token_classes
-from opsd_lab.token_table import TokenTable
-from opsd_lab.top_tokens import TopTokens
+from opsd_lab.tokens.classes import CLASSES, token_classes
+from opsd_lab.tokens.table import TokenTable
+from opsd_lab.tokens.top import TopTokens
 
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99}
 
@@ -31,7 +31,7 @@ def divergence_by_quarter(table: TokenTable) -> pd.DataFrame:
 def divergence_by_class(table: TokenTable) -> pd.DataFrame:
     """Return the mean divergence (nats) of each class of tokens, and the class's share of the table's total divergence.
 
-    The classes are those of `opsd_lab.token_classes`, read rollout by rollout. The shares add up to 1; they are NaN where the
+    The classes are those of `opsd_lab.tokens.classes`, read rollout by rollout. The shares add up to 1; they are NaN where the
     total is not positive.
 
     Raises:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from opsd_lab.jackknife import FEW_PROBLEMS, Jackknife, difference_bounds
-from opsd_lab.token_table import TokenTable
+from opsd_lab.evaluation.jackknife import FEW_PROBLEMS, Jackknife, difference_bounds
+from opsd_lab.tokens.table import TokenTable
 
 UNSCORED = "the table is empty; score some rollouts first (opsd_lab.supervision.score_rollouts)"
 UNLABELLED = "no step of the table is labelled; label its steps first (opsd_lab.labels.label_steps)"

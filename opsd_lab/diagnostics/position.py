@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from opsd_lab.diagnostics.estimates import Estimates, prepare
-from opsd_lab.token_table import TokenTable
+from opsd_lab.tokens.table import TokenTable
 
 
 def mean_by_position(table: TokenTable, column: str = "gap", bins: int = 10) -> pd.DataFrame:

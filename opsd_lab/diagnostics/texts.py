@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from opsd_lab.diagnostics.estimates import Estimates, Prepared, prepare
-from opsd_lab.token_classes import SPECIAL
-from opsd_lab.token_table import TokenTable
+from opsd_lab.tokens.classes import SPECIAL
+from opsd_lab.tokens.table import TokenTable
 
 MARKERS = ("wait", "hmm", "perhaps", "maybe", "actually", "alternatively", "seems", "might", "likely", "check")
 MARKER = re.compile(rf"\b(?:{'|'.join(MARKERS)})\b", re.IGNORECASE)

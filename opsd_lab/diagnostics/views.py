@@ -7,7 +7,7 @@ import pandas as pd
 
 from opsd_lab.diagnostics.alignment import CONTRAST, LABEL_GROUPS
 from opsd_lab.diagnostics.estimates import Estimates, prepare
-from opsd_lab.token_table import TokenTable
+from opsd_lab.tokens.table import TokenTable
 
 
 def by_view(function: Callable[..., pd.DataFrame], tables: Mapping[str, TokenTable], **options: object) -> pd.DataFrame:

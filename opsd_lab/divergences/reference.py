@@ -11,7 +11,7 @@ arXiv 2601.20802) or is left out and both sides renormalised (`tail` "renormalis
 
 A clip that is small turns the gradient of `forward_kl` round: an entry whose term is above the clip has no slope, and these are the
 entries that the teacher prefers, while the entries below, those that it avoids, keep theirs; through the softmax's normalisation
-the student then moves away from the teacher. See `opsd_lab.clipping` for figures and for what measures it.
+the student then moves away from the teacher. See `opsd_lab.training.clipping` for figures and for what measures it.
 """
 
 import math
@@ -21,7 +21,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from opsd_lab.options import one_of, real, whole
+from opsd_lab.basics.options import one_of, real, whole
 
 Tail = Literal["bucket", "renormalise"]
 Support = Literal["teacher", "student"]
@@ -99,7 +99,7 @@ def jsd(beta: float = 0.5) -> Divergence:
 def sampled_token(student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Return log p_student - log p_teacher of the sampled tokens [...]: an unbiased one-sample estimate of the reverse KL.
 
-    Its gradient is not the reverse KL's; the policy-gradient form is in `opsd_lab.objectives.SampledTokenOPSD`.
+    Its gradient is not the reverse KL's; the policy-gradient form is in `opsd_lab.objectives.opsd.SampledTokenOPSD`.
     """
     log_s, log_t = _logprobs(student_logits, teacher_logits, temperature=temperature)
     return (log_s - log_t).gather(-1, token_ids[..., None])[..., 0]

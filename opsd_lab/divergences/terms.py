@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from opsd_lab.basics.options import name_of, real
 from opsd_lab.divergences.reference import (
     JSD,
     NONE,
@@ -25,7 +26,6 @@ from opsd_lab.divergences.reference import (
     reverse_kl,
     with_tail,
 )
-from opsd_lab.options import name_of, real
 
 
 class Side:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from opsd_lab.basics.limited_process import LimitedProcess
 from opsd_lab.grading.boxes import find_boxes, joined_boxes
 from opsd_lab.grading.comparison import Comparison
 from opsd_lab.grading.dressing import undressed
 from opsd_lab.grading.found import find_answers
 from opsd_lab.grading.numbers import MAX_ANSWER, as_numbers
 from opsd_lab.grading.reading import read
-from opsd_lab.limited_process import LimitedProcess
 
 Verdict = Literal["correct", "incorrect", "missing", "unverifiable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

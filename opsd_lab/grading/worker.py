@@ -16,7 +16,7 @@ import mpmath
 from mpmath import mp
 
 # Run by its path with -P, a script finds other modules by their paths only.
-_shared = runpy.run_path(str(Path(__file__).parents[1] / "limited_process.py"))
+_shared = runpy.run_path(str(Path(__file__).parents[1] / "basics" / "limited_process.py"))
 limit_memory, serve = _shared["limit_memory"], _shared["serve"]
 
 DIGITS = (60, 120)  # decimal digits of the two evaluations

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from opsd_lab.architecture import trunk_of
-from opsd_lab.interrupts import deferred_interrupts
-from opsd_lab.policies import Policy
+from opsd_lab.basics.interrupts import deferred_interrupts
+from opsd_lab.policies.architecture import trunk_of
+from opsd_lab.policies.head import LogitHead
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.base import Rollout
-from opsd_lab.scoring import LogitHead
 
 
 @dataclass(frozen=True)

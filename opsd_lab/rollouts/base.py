@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from opsd_lab.architecture import ContextLimit
-from opsd_lab.options import real, whole
-from opsd_lab.problems import has_surrogate
+from opsd_lab.basics.options import real, whole
+from opsd_lab.policies.architecture import ContextLimit
+from opsd_lab.problems.problem import has_surrogate
 
 if TYPE_CHECKING:
-    from opsd_lab.policies import Policy
+    from opsd_lab.policies.policy import Policy
 
 FinishReason = Literal["stop", "length"]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, cache_utils
 
-from opsd_lab.architecture import accepts, trunk_of
-from opsd_lab.policies import Policy
-from opsd_lab.scoring import LogitHead, check_head, relative_difference, tolerance
+from opsd_lab.policies.architecture import accepts, trunk_of
+from opsd_lab.policies.head import LogitHead, check_head, relative_difference, tolerance
+from opsd_lab.policies.policy import Policy
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 # Layers whose whole state `reorder_cache` selects; others, such as those that compress, may hold more.

@@ -15,10 +15,18 @@ from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import Tensor
 
-from opsd_lab import embedded
-from opsd_lab.adapters import active_adapters, active_copy, has_adapter, is_plain_lora, own_parameters, side_modules, tuner_layers
-from opsd_lab.folding import folded_model
-from opsd_lab.policies import Policy, has_fresh_lora
+from opsd_lab.policies import embedded
+from opsd_lab.policies.adapters import (
+    active_adapters,
+    active_copy,
+    has_adapter,
+    is_plain_lora,
+    own_parameters,
+    side_modules,
+    tuner_layers,
+)
+from opsd_lab.policies.folding import folded_model
+from opsd_lab.policies.policy import Policy, has_fresh_lora
 
 KEEP_THE_BASE = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")  # ways to begin a LoRA that leave the weights below it alone
 

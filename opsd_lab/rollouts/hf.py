@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from opsd_lab.folding import folded_lora
-from opsd_lab.interrupts import deferred_interrupts, interruption_point
-from opsd_lab.policies import Policy
+from opsd_lab.basics.interrupts import deferred_interrupts, interruption_point
+from opsd_lab.policies.folding import folded_lora
+from opsd_lab.policies.head import LogitHead
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.decoding import Steps, steps_for
 from opsd_lab.rollouts.written import written_rollout
-from opsd_lab.scoring import LogitHead
 
 
 @dataclass

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from opsd_lab.adapters import has_adapter
-from opsd_lab.architecture import UNLIMITED
-from opsd_lab.folding import unfoldable
-from opsd_lab.policies import Policy, has_fresh_lora
+from opsd_lab.policies.adapters import has_adapter
+from opsd_lab.policies.architecture import UNLIMITED
+from opsd_lab.policies.folding import unfoldable
+from opsd_lab.policies.policy import Policy, has_fresh_lora
 from opsd_lab.rollouts.agreement import check_agreement
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.exported import Exported, WeightFolders, base_weights, lora_rank, memory_folder

@@ -14,8 +14,8 @@ from types import TracebackType
 
 from tqdm.auto import tqdm
 
-from opsd_lab.adapters import has_adapter
-from opsd_lab.policies import Policy
+from opsd_lab.policies.adapters import has_adapter
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.agreement import check_agreement
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.exported import Exported, WeightFolders

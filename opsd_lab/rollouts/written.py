@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from opsd_lab.policies import Policy
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.base import Rollout
-from opsd_lab.token_text import token_texts
+from opsd_lab.tokens.text import token_texts
 
 
 def written_rollout(policy: Policy, prompt: Sequence[int], ids: Sequence[int], logprobs: Sequence[float]) -> Rollout:

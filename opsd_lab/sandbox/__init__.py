@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.evaluation import evaluate
+from opsd_lab.evaluation.evaluate import evaluate
 from opsd_lab.grading import Grader
-from opsd_lab.policies import Policy, load_policy
+from opsd_lab.policies.policy import Policy, load_policy
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.sandbox.pretraining import CHAT, VIEWS, Pretraining, Size, pretrain, save_small, shown_own_words
 from opsd_lab.sandbox.worksheet import TASKS, own_solution, worksheets
@@ -29,7 +29,7 @@ __all__ = [
     "worksheets",
 ]
 
-FOLDER = Path(__file__).parents[2] / "data" / "sandbox"
+FOLDER = Path(__file__).with_name("models")
 PLANS = {
     "student": Pretraining(Size(hidden=128, layers=3, intermediate=384), steps=700),
     "expert": Pretraining(

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from opsd_lab.basics.files import write_whole
 from opsd_lab.contexts import (
     SHOWN_SOLUTION,
     ChatFormat,
@@ -33,9 +34,8 @@ from opsd_lab.contexts import (
     partial_solution,
     reference_solution,
 )
-from opsd_lab.files import write_whole
-from opsd_lab.policies import Policy
-from opsd_lab.problems import Problem
+from opsd_lab.policies.policy import Policy
+from opsd_lab.problems.problem import Problem
 from opsd_lab.sandbox.vocabulary import make_tokenizer
 from opsd_lab.sandbox.worksheet import draw_problem, own_solution, split_of
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opsd_lab.problems import Problem
+from opsd_lab.problems.problem import Problem
 
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eve", "Fay")
 ITEMS = 4  # people on a worksheet or in a list

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from opsd_lab.limited_process import LimitedProcess
+from opsd_lab.basics.limited_process import LimitedProcess
 from opsd_lab.steps.algebra_lexer import lex
 from opsd_lab.steps.algebra_places import is_alternative, is_doubted, is_whole, link, speaks_of_numbers
 from opsd_lab.steps.algebra_reader import Side, read_end, read_start, read_whole

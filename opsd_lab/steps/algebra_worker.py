@@ -14,7 +14,7 @@ from typing import Any
 from math_verify import LatexExtractionConfig, parse
 
 # Run by its path with -P, a script finds modules by their paths only.
-serve = runpy.run_path(str(Path(__file__).parents[1] / "limited_process.py"))["serve"]
+serve = runpy.run_path(str(Path(__file__).parents[1] / "basics" / "limited_process.py"))["serve"]
 
 LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from opsd_lab.token_view.visible import literal, visible_text
-from opsd_lab.top_tokens import SIDES, TopTokens
+from opsd_lab.tokens.top import SIDES, TopTokens
 
 VERDICTS = MappingProxyType(
     {

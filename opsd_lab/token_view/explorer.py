@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opsd_lab.files import write_whole
-from opsd_lab.token_table import TokenTable
+from opsd_lab.basics.files import write_whole
 from opsd_lab.token_view.explorer_data import as_json, frame_of_view, rollout_of_view
 from opsd_lab.token_view.page import StaticView
 from opsd_lab.token_view.static import MEANINGS, check_table, check_titles, render, render_views
 from opsd_lab.token_view.visible import visible_text
+from opsd_lab.tokens.table import TokenTable
 
 HERE = Path(__file__).parent
 SCRIPT, STYLE, PAGE = ((HERE / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html"))

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from opsd_lab.token_classes import CLASSES, token_classes
-from opsd_lab.token_table import COLUMNS, LABELS, TokenTable
 from opsd_lab.token_view.colours import ABOVE, BELOW
 from opsd_lab.token_view.details import VERDICTS
 from opsd_lab.token_view.static import MEANINGS, default_scale
 from opsd_lab.token_view.visible import NEWLINE, visible_text
-from opsd_lab.top_tokens import ARRAYS
+from opsd_lab.tokens.classes import CLASSES, token_classes
+from opsd_lab.tokens.table import COLUMNS, LABELS, TokenTable
+from opsd_lab.tokens.top import ARRAYS
 
 
 def frame_of_view(tables: Mapping[str, TokenTable], titles: Mapping[int, str], column: str, scale: float | None) -> str:

@@ -4,7 +4,7 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsd_lab.files import write_whole
+from opsd_lab.basics.files import write_whole
 from opsd_lab.token_view.colours import TEXT
 from opsd_lab.token_view.visible import visible_text
 

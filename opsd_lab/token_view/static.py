@@ -15,7 +15,6 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from opsd_lab.token_table import TokenTable
 from opsd_lab.token_view.colours import TEXT, colour, gradient
 from opsd_lab.token_view.details import (
     VERDICTS,
@@ -30,6 +29,7 @@ from opsd_lab.token_view.details import (
 )
 from opsd_lab.token_view.page import CARD, MONO, NOTE, PANEL, StaticView
 from opsd_lab.token_view.visible import visible_html, visible_text
+from opsd_lab.tokens.table import TokenTable
 
 # For each column: its name, its unit, and what the two ends of the scale mean.
 MEANINGS = MappingProxyType(

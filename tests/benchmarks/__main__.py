@@ -8,7 +8,7 @@ import torch
 import tyro
 from plotly.subplots import make_subplots
 
-from opsd_lab.policies import multiplies_bfloat16
+from opsd_lab.policies.policy import multiplies_bfloat16
 from tests.benchmarks import gpu, growth, loss, samplers, step
 from tests.benchmarks.measure import machine
 

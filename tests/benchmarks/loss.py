@@ -11,9 +11,10 @@ import tyro
 from torch import Tensor, nn
 
 from opsd_lab.divergences import forward_kl
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import multiplies_bfloat16
-from opsd_lab.scoring import CompletionStates, LogitHead
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.head import LogitHead
+from opsd_lab.policies.policy import multiplies_bfloat16
+from opsd_lab.scoring.forward import CompletionStates
 from tests.benchmarks.measure import alternate, extra_memory, machine, medians, ratio
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

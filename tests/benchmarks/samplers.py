@@ -11,9 +11,9 @@ import torch
 import tyro
 
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.policies import Policy, add_lora, load_policy
+from opsd_lab.experiments.walkthrough import CHAT, train_problems
+from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.rollouts import HFSampler, SamplingParams, VLLMSampler
-from opsd_lab.walkthrough import CHAT, train_problems
 from tests.benchmarks.measure import alternate, medians, ratio, show
 
 Draw = Callable[[], int]

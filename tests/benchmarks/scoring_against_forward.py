@@ -12,13 +12,13 @@ import torch
 import tyro
 from tqdm.auto import tqdm
 
-from opsd_lab.batching import Example, build_batch, micro_batches
-from opsd_lab.champ import champ_problems, champ_solutions
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.objectives import OPSD
-from opsd_lab.policies import Policy, load_policy
-from opsd_lab.supervision import build_examples, score_rollouts, text_rollout
-from opsd_lab.teachers import live_teacher
+from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.policies.policy import Policy, load_policy
+from opsd_lab.policies.teachers import live_teacher
+from opsd_lab.problems.champ import champ_problems, champ_solutions
+from opsd_lab.scoring.batching import Example, build_batch, micro_batches
+from opsd_lab.supervision.views import build_examples, score_rollouts, text_rollout
 
 BUDGET = 8192
 

@@ -15,10 +15,10 @@ import tyro
 from transformers import TrainerCallback
 
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.policies import LORA_TARGETS, Policy, add_lora, load_policy
+from opsd_lab.experiments.walkthrough import CHAT, reference_view, train_problems
+from opsd_lab.policies.policy import LORA_TARGETS, Policy, add_lora, load_policy
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams, VLLMSampler
-from opsd_lab.trainer import Trainer, TrainingParams
-from opsd_lab.walkthrough import CHAT, reference_view, train_problems
+from opsd_lab.training.trainer import Trainer, TrainingParams
 from tests.benchmarks.measure import alternate, medians, peak_memory, ratio, show
 
 PROMPTS, NEW_TOKENS, LEARNING_RATE = 16, 28, 1e-6

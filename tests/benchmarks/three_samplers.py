@@ -14,11 +14,12 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from opsd_lab import embedded
-from opsd_lab.policies import Policy
+from opsd_lab.evaluation.statistics import mean_interval, paired_interval
+from opsd_lab.experiments import RESULTS
+from opsd_lab.experiments.walkthrough import Settings, build_trainer, evaluate_greedily, reference_view
+from opsd_lab.policies import embedded
+from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts import HFSampler, Sampler, VLLMSampler, VLLMServerSampler
-from opsd_lab.statistics import mean_interval, paired_interval
-from opsd_lab.walkthrough import Settings, build_trainer, evaluate_greedily, reference_view
 from tests.benchmarks.measure import machine
 from tests.engines.serving import server
 
@@ -52,7 +53,7 @@ def train(name: str, settings: Settings) -> dict[str, object]:
     }
 
 
-def main(out: Path = Path("data/results/three_samplers.json"), seeds: tuple[int, ...] = (0,)) -> None:
+def main(out: Path = RESULTS / "three_samplers.json", seeds: tuple[int, ...] = (0,)) -> None:
     """Train with every sampler and seed; write the results and print them with paired differences from transformers."""
     results = json.loads(out.read_text()) if out.exists() else {}
     for seed in seeds:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opsd_lab.token_table import COLUMNS, TokenTable
 from opsd_lab.token_view.explorer import explore
 from opsd_lab.token_view.visible import visible_text
-from opsd_lab.top_tokens import TopTokens
+from opsd_lab.tokens.table import COLUMNS, TokenTable
+from opsd_lab.tokens.top import TopTokens
 from tests.browser.test_token_view_browser import HOSTILE
 
 WORDS = [" the", " number", " 7", " +", " 5", " =", " 12", ".\n", " So", " we", " add", "\n", "<think>", " wait"]

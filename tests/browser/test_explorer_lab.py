@@ -12,13 +12,13 @@ import nbformat
 import pytest
 from playwright.sync_api import TimeoutError
 
-from opsd_lab.token_table import COLUMNS
+from opsd_lab.tokens.table import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 CELLS = [
     "from tests.browser.test_explorer_browser import WORDS, make_table\n"
     "from tests.browser.test_token_view_browser import HOSTILE\n"
-    "from opsd_lab.token_table import TokenTable\n"
+    "from opsd_lab.tokens.table import TokenTable\n"
     "from opsd_lab.token_view import explore\n"
     "tokens = [*WORDS, *HOSTILE] * 2\n"
     "tables = {name: make_table(tokens, i) for i, name in enumerate(('reference', 'other problem'))}\n"

@@ -4,9 +4,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from opsd_lab.export import export_html
-from opsd_lab.figures import draw_accuracy, draw_top_tokens
-from opsd_lab.idea_figure import draw_idea
+from opsd_lab.figures.export import export_html
+from opsd_lab.figures.idea import draw_idea
+from opsd_lab.figures.training import draw_accuracy, draw_top_tokens
 
 LABELS = ("<b>bold</b>", "<script>alert(1)</script>", '<a href="javascript:1">', "&lt;", "$x$", "<br>", " 7")
 SHOWN = ["<b>bold</b>", "<script>alert(1)</script>", '<a·href="javascript:1">', "&lt;", "$x$", "<br>", "·7"]

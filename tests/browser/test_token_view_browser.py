@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opsd_lab.idea_figure import draw_idea
-from opsd_lab.token_table import TokenTable
+from opsd_lab.figures.idea import draw_idea
 from opsd_lab.token_view import contexts_view, render, render_views
 from opsd_lab.token_view.visible import literal, visible_text
-from opsd_lab.top_tokens import TopTokens
+from opsd_lab.tokens.table import TokenTable
+from opsd_lab.tokens.top import TopTokens
 
 HOSTILE = (
     "<think>",

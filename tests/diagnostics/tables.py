@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from opsd_lab.token_table import COLUMNS, TokenTable
-from opsd_lab.top_tokens import TopTokens
+from opsd_lab.tokens.table import COLUMNS, TokenTable
+from opsd_lab.tokens.top import TopTokens
 
 
 def build(*rollouts: dict, top: TopTokens | None = None) -> TokenTable:

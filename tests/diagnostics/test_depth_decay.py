@@ -4,7 +4,7 @@ import pytest
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.diagnostics import depth_decay
 from opsd_lab.grading import Grader
-from opsd_lab.problems import Problem
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler
 from opsd_lab.rollouts.base import Rollout, SamplingParams
 from tests.diagnostics.tables import row

@@ -3,9 +3,9 @@ import pytest
 from scipy import stats
 
 from opsd_lab.diagnostics import clipping, divergence_by_class, divergence_by_quarter, teacher_mass_outside, top_k_overlap
-from opsd_lab.token_classes import CLASSES
-from opsd_lab.token_table import TokenTable
-from opsd_lab.top_tokens import TopTokens
+from opsd_lab.tokens.classes import CLASSES
+from opsd_lab.tokens.table import TokenTable
+from opsd_lab.tokens.top import TopTokens
 from tests.diagnostics.tables import build, row, simulated
 
 

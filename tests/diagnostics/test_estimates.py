@@ -5,8 +5,8 @@ from scipy import stats
 
 from opsd_lab import diagnostics
 from opsd_lab.diagnostics import correctness_alignment, divergence_by_quarter, step_gap
-from opsd_lab.jackknife import Jackknife
-from opsd_lab.token_table import COLUMNS, TokenTable
+from opsd_lab.evaluation.jackknife import Jackknife
+from opsd_lab.tokens.table import COLUMNS, TokenTable
 from tests.diagnostics.tables import build, row, simulated
 
 

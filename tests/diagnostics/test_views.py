@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from opsd_lab.diagnostics import by_view, compare_views, step_gap, teacher_contrast
-from opsd_lab.token_table import TokenTable
+from opsd_lab.tokens.table import TokenTable
 from tests.diagnostics.tables import build, row, simulated
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from opsd_lab.policies import Policy, add_lora, load_policy
+from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from tests.conftest import byte_tokenizer
 
 START = 300.0  # s

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from opsd_lab.policies import add_lora
+from opsd_lab.policies.policy import add_lora
 from opsd_lab.rollouts import HFSampler, SamplingParams, VLLMSampler
 from opsd_lab.rollouts.agreement import agreement
 from opsd_lab.rollouts.vllm_local import engine_options

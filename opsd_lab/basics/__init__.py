@@ -1,0 +1,1 @@
+"""What knows nothing of language models: whole-file writes, limits on what is read, interrupts, checked options."""

@@ -1,0 +1,6 @@
+"""What the notebooks and the command line run; the library imports none of it."""
+
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results")
+"""The tables that the notebooks show; `data/README.md` says how each was made."""

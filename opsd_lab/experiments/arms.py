@@ -1,0 +1,267 @@
+"""The studies behind notebook 03: baselines and ablations on the sandbox, baselines on SmolLM2, and the searches that tuned them.
+
+What the searches found is written here; `python -m opsd_lab study` runs any of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from opsd_lab.contexts import (
+    ContextBuilder,
+    answer_only,
+    change_numbers,
+    hints,
+    no_privilege,
+    other_problem,
+    partial_solution,
+    reference_solution,
+    wrong_solution,
+)
+from opsd_lab.divergences import forward_kl, jsd, reverse_kl
+from opsd_lab.evaluation.rewards import AnswerReward
+from opsd_lab.experiments.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems
+from opsd_lab.grading import Grader
+from opsd_lab.objectives.baselines import GRPO, SFT
+from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.policies.policy import Policy, add_lora, load_policy
+from opsd_lab.policies.teachers import OtherTeacher, Teacher, ema_teacher, live_teacher, refreshed_teacher
+from opsd_lab.problems.problem import Problem
+from opsd_lab.problems.word_problems import builtin
+from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.rollouts.sources import Source, TeacherWrites, correct_only, incorrect_only
+from opsd_lab.sandbox import CHAT as SANDBOX_CHAT
+from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
+from opsd_lab.studies.study import Study
+from opsd_lab.training.recipes import Recipe, texts_of
+from opsd_lab.training.records import TrainingParams
+
+REFERENCE = partial(reference_solution, closing="")
+
+
+def sandbox_policy(seed: int) -> Policy:
+    """Return the sandbox's student, all of whose weights train."""
+    return load_sandbox()
+
+
+def from_the_teacher(policy: Policy) -> Source:
+    """Return the source in which the teacher writes."""
+    return TeacherWrites()
+
+
+def the_expert(policy: Policy) -> Teacher:
+    """Return the sandbox's larger model as the teacher."""
+    return OtherTeacher(load_sandbox("expert"), policy)
+
+
+def the_student(policy: Policy) -> Teacher:
+    """Return the student itself as the teacher."""
+    return live_teacher()
+
+
+def with_own_samples(policy: Policy, problems: Sequence[Problem], tries: int = 4, seed: int = 0) -> list[Problem]:
+    """Return the problems that the policy solves in one of some tries, with its own first correct sample as their solution."""
+    sampler = HFSampler(policy, progress=False)
+    contexts = ContextBuilder(policy.tokenizer, student=SANDBOX_CHAT)
+    rollouts = sampler.sample(
+        [contexts.student_prompt(problem) for problem in problems], SamplingParams(64, temperature=1.0, n=tries, seed=seed)
+    )
+    asked = [problem for problem in problems for _ in range(tries)]
+    with Grader() as grader:
+        rewards = AnswerReward(grader)(rollouts, asked)
+    found: dict[str, Problem] = {}
+    for problem, rollout, reward in zip(asked, rollouts, rewards, strict=True):
+        if reward and problem.id not in found:
+            found[problem.id] = replace(problem, solution=rollout.text)
+    return list(found.values())
+
+
+def sandbox_train() -> list[Problem]:
+    """Return the worksheets that every arm of the sandbox trains on."""
+    return worksheets("sheet", "train", 2048)
+
+
+def reference_and_answer(problem: Problem) -> str:
+    """Return the reference solution as it is, and after it the answer in a box, without which no completion is right."""
+    return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
+
+
+REVERSE = OPSD(reverse_kl)
+OPSD_ARM = Recipe(REVERSE, REFERENCE)
+
+BASELINES: dict[str, Recipe | None] = {
+    "base": None,
+    "OPSD": OPSD_ARM,
+    "OPSD, forward KL": replace(OPSD_ARM, objective=OPSD(forward_kl)),
+    "OPSD, sampled token": replace(OPSD_ARM, objective=SampledTokenOPSD()),
+    "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=from_the_teacher),
+    "distillation from the expert": Recipe(REVERSE, no_privilege, teacher=the_expert),
+    "SFT on references": Recipe(SFT(), source=texts_of(reference_and_answer)),
+    "SFT in own words": Recipe(SFT(), source=texts_of(own_solution)),
+    "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=from_the_teacher, gate=correct_only),
+    "GRPO": Recipe(GRPO(), n=8),
+    "GRPO, not scaled": Recipe(GRPO(scale=False), n=8),
+    "control: another problem's solution": Recipe(REVERSE, other_problem(sandbox_train(), closing="")),
+}
+
+ABLATIONS: dict[str, Recipe | None] = {
+    "view: answer": Recipe(REVERSE, answer_only),
+    "view: half": Recipe(REVERSE, partial_solution(0.5, closing="")),
+    "view: hints": Recipe(REVERSE, hints),
+    "view: own correct sample": replace(OPSD_ARM, problems=with_own_samples),
+    "view: wrong": Recipe(REVERSE, wrong_solution(change_numbers, closing="")),
+    "view: none": Recipe(REVERSE, no_privilege),
+    "divergence: JSD 0.5": replace(OPSD_ARM, objective=OPSD(jsd(0.5))),
+    "divergence: at temperature 2": replace(OPSD_ARM, objective=OPSD(reverse_kl, temperature=2.0)),
+    "divergence: forward, clipped at 0.05": replace(OPSD_ARM, objective=OPSD(forward_kl, pointwise_clip=0.05)),
+    "divergence: top 4 and a tail": replace(OPSD_ARM, objective=OPSD(reverse_kl, vocab_top_k=4)),
+    "length: 16 tokens": replace(OPSD_ARM, sampling={"max_new_tokens": 16}),
+    "teacher: EMA 0.95": replace(OPSD_ARM, teacher=partial(ema_teacher, decay=0.95)),
+    "teacher: refreshed every 25": replace(OPSD_ARM, teacher=partial(refreshed_teacher, every=25)),
+    "teacher: live": replace(OPSD_ARM, teacher=the_student),
+    "gate: correct rollouts": replace(OPSD_ARM, gate=correct_only),
+    "gate: incorrect rollouts": replace(OPSD_ARM, gate=incorrect_only),
+}
+
+SANDBOX_ARMS = BASELINES | ABLATIONS
+
+RATES: dict[str, float] = {
+    "OPSD": 5e-4,
+    "OPSD, forward KL": 1e-3,
+    "OPSD, sampled token": 1e-4,
+    "off-policy distillation": 1e-3,
+    "distillation from the expert": 5e-4,
+    "SFT on references": 2e-5,  # as wrong at every rate
+    "SFT in own words": 1e-3,
+    "SFT on the teacher's correct samples": 5e-4,
+    "GRPO": 5e-5,
+    "GRPO, not scaled": 5e-5,
+    "control: another problem's solution": 2e-5,  # as wrong at every rate
+}
+"""The learning rate of each arm of `BASELINES`, found by `sandbox_search`; the others have OPSD's."""
+CANDIDATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+
+
+def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: float) -> dict[str, Recipe | None]:
+    return {
+        name: recipe and replace(recipe, training={"learning_rate": rates.get(name, otherwise), **recipe.training})
+        for name, recipe in arms.items()
+    }
+
+
+def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[str, Recipe]:
+    return {
+        f"{name} | {rate:g}": replace(recipe, training={**recipe.training, "learning_rate": rate})
+        for name, recipe in arms.items()
+        if recipe is not None
+        for rate in rates
+    }
+
+
+def sandbox_study(
+    size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100), arms: dict[str, Recipe | None] = SANDBOX_ARMS
+) -> Study:
+    """Return a study of arms on worksheets, tuned; forgetting is measured on easy ones, chains, and lists.
+
+    `size` is the number of test problems; the other splits have half as many.
+    """
+    others = {name: worksheets(name, "test", max(1, size // 2)) for name in ("easy", "chain", "recall")}
+    return Study(
+        name="sandbox",
+        policy=sandbox_policy,
+        train=sandbox_train(),
+        splits={"test": worksheets("sheet", "test", size), **others},
+        arms=_tuned(arms, RATES, RATES["OPSD"]),
+        chat=SANDBOX_CHAT,
+        sampling=SamplingParams(64, temperature=1.0),
+        evaluation=SamplingParams(64, temperature=1.0, n=4),
+        params=TrainingParams(token_budget=8192),
+        rollouts=64,
+        checkpoints=checkpoints,
+    )
+
+
+def sandbox_baselines() -> Study:
+    """Return `sandbox_study` of `BASELINES`."""
+    return sandbox_study(arms=BASELINES)
+
+
+def sandbox_ablations() -> Study:
+    """Return `sandbox_study` of `ABLATIONS`."""
+    return sandbox_study(arms=ABLATIONS)
+
+
+def sandbox_search() -> Study:
+    """Return the search over learning rates: the same candidates, steps and seeds for every arm, judged on validation problems."""
+    study = sandbox_study()
+    return replace(
+        study,
+        name="sandbox search",
+        splits={"validation": worksheets("sheet", "validation", 256)},
+        arms=_every_rate(BASELINES, CANDIDATES),
+        checkpoints=(100,),
+        during=("validation",),
+    )
+
+
+def continued_reference(problem: Problem) -> str:
+    """Return the reference solution as it goes on from the words that open the answer, "Calculation:"."""
+    return f" {problem.solution}"
+
+
+SMOLLM2_RATES: dict[str, float] = {
+    "OPSD": 3e-4,  # as good at 1e-3 and 3e-3
+    "SFT": 3e-4,
+    "GRPO": 3e-4,
+    "control: another problem's solution": 1e-4,  # the lowest tried; the others are worse
+}
+"""The learning rate of each trained arm of `SMOLLM2_ARMS`, found by `smollm2_search`."""
+SMOLLM2_CANDIDATES = (1e-4, 3e-4, 1e-3, 3e-3)
+SMOLLM2_ARMS: dict[str, Recipe | None] = {
+    "base": None,
+    "OPSD": Recipe(OPSD(forward_kl), reference_view()),
+    "SFT": Recipe(SFT(), source=texts_of(continued_reference), sampling={"max_new_tokens": 48}),
+    "GRPO": Recipe(GRPO(), n=4),
+    "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
+}
+
+
+def smollm2_policy(seed: int) -> Policy:
+    """Return SmolLM2 with a fresh LoRA."""
+    return add_lora(load_policy(), seed=seed)
+
+
+def smollm2_study() -> Study:
+    """Return the baselines on SmolLM2 with the walkthrough's problems, prompts and steps; the last number is judged, greedily."""
+    settings = Settings()
+    return Study(
+        name="smollm2",
+        policy=smollm2_policy,
+        train=train_problems(),
+        splits={"test": held_out_problems()},
+        arms=_tuned(SMOLLM2_ARMS, SMOLLM2_RATES, settings.training.learning_rate),
+        chat=settings.chat,
+        sampling=settings.sampling,
+        evaluation=replace(settings.sampling, temperature=0.0),
+        params=settings.training,
+        rollouts=settings.training.batch_size,
+        checkpoints=(settings.steps,),
+        by="last_number",
+    )
+
+
+def smollm2_search() -> Study:
+    """Return the search over learning rates for SmolLM2: equal candidates for every arm, judged on validation problems."""
+    study = smollm2_study()
+    validation = builtin("one_step", "validation")
+    arms = _every_rate(SMOLLM2_ARMS, SMOLLM2_CANDIDATES)
+    return replace(study, name="smollm2 search", splits={"validation": validation}, arms=arms, during=("validation",))
+
+
+STUDIES = {
+    "sandbox-baselines": sandbox_baselines,
+    "sandbox-ablations": sandbox_ablations,
+    "sandbox-search": sandbox_search,
+    "smollm2": smollm2_study,
+    "smollm2-search": smollm2_search,
+}

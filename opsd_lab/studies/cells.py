@@ -1,0 +1,58 @@
+"""A study's cells as files, each with what it depends on in its own metadata."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from opsd_lab.basics.files import write_whole
+from opsd_lab.identity.parts import Parts, differences, parts_of, policy_parts, versions
+
+if TYPE_CHECKING:
+    from opsd_lab.studies.study import Study
+
+SETTINGS = b"opsd_lab settings"
+
+
+def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], Parts]:
+    """Return what each cell depends on; what cells share is looked at once."""
+    values = {"chat": study.chat, "sampling": study.sampling, "evaluation": study.evaluation, "training": study.params}
+    values |= {"rollouts": study.rollouts, "checkpoints": study.checkpoints, "during": study.during, "by": study.by}
+    values |= {"training problems": list(study.train)} | {
+        f"split {name!r}": list(problems) for name, problems in study.splits.items()
+    }
+    shared = {key: text for name, value in values.items() for key, text in parts_of(name, value).items()} | versions()
+    of_arms = {arm: parts_of("arm", study.arms[arm]) for arm in arms}
+    of_seeds = {seed: policy_parts(study.policy(seed), "the initial policy") for seed in seeds}
+    return {(arm, seed): shared | of_arms[arm] | of_seeds[seed] for seed in seeds for arm in arms}
+
+
+def write_cell(path: Path, rows: pd.DataFrame, settings: Parts) -> None:
+    """Write a cell's rows with what they depend on in the file's own metadata; the file is there whole or not at all."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), SETTINGS: json.dumps(settings).encode()})
+    write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+
+
+def check_cell(path: Path, settings: Parts) -> None:
+    """Make sure that a cell which is there already depends on the same.
+
+    Raises:
+        ValueError: when it does not, or cannot be read; it names the file and what differs.
+    """
+    if not path.exists():
+        return
+    remedy = "name another folder, or delete the file, and the cell is run again"
+    try:
+        known = json.loads((pq.read_schema(path).metadata or {})[SETTINGS])
+        pq.read_table(path)
+    except KeyError:
+        raise ValueError(f"{path} does not say with which settings it was made; {remedy}") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
+    if other := differences(known, settings):
+        raise ValueError(f"{path} was made with other settings: {other}; {remedy}")

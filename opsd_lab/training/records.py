@@ -1,0 +1,128 @@
+"""What training is told and what it reports: parameters in, one record per step out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opsd_lab.basics.options import flag, one_of, real, whole
+from opsd_lab.rollouts.base import Rollout
+from opsd_lab.scoring.batching import Example
+from opsd_lab.tokens.table import TokenTable
+from opsd_lab.training.ledger import Ledger
+
+Truncated = Literal["keep", "keep_without_last_token", "drop"]
+Normalisation = Literal["token", "sequence"]
+Columns = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingParams:
+    """How the student is optimised.
+
+    `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch
+    and changes speed and memory, not the result; None takes 1,024 on a processor, which more tokens at once make no faster, and
+    16,384 elsewhere. `normalisation` "token" averages over all tokens of the step, "sequence" over each rollout's tokens first
+    (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The learning rate rises linearly over
+    `warmup_steps`, then stays. `importance_cap` c weighs each token by min(p / q, c), p being the trainer's probability of the token
+    and q the sampler's (truncated importance sampling), for samplers whose numbers differ from the trainer's; None leaves the
+    weights alone. `passes` optimiser steps are taken on the same rollouts, which are scored anew each time. `seed` fixes the order
+    of problems and every rollout. `measure_clip` records how far a point-wise clip turns the gradient: the tokens' mean cosine of
+    clipped and unclipped gradient by the logits, as `clip_cosine`, with a warning once where it is negative.
+
+    Raises:
+        TypeError: for a value of another kind than the field's; the message names the field.
+        ValueError: for a value outside its range; the message names the field.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    token_budget: int | None = None
+    normalisation: Normalisation = "token"
+    truncated: Truncated = "keep"
+    importance_cap: float | None = None
+    passes: int = 1
+    seed: int = 0
+    measure_clip: bool = False
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {
+            name: whole(f"TrainingParams.{name}", getattr(self, name), least=least)
+            for name, least in (("batch_size", 1), ("warmup_steps", 0), ("token_budget", 1), ("passes", 1), ("seed", 0))
+            if not (name == "token_budget" and self.token_budget is None)
+        }
+        for name in ("learning_rate", "weight_decay"):
+            checked[name] = real(f"TrainingParams.{name}", getattr(self, name), least=0)
+        checked["max_grad_norm"] = real("TrainingParams.max_grad_norm", self.max_grad_norm, above=0, finite=False)
+        if self.importance_cap is not None:
+            checked["importance_cap"] = real("TrainingParams.importance_cap", self.importance_cap, above=0)
+        flag("TrainingParams.measure_clip", self.measure_clip)
+        one_of("TrainingParams.normalisation", self.normalisation, get_args(Normalisation))
+        one_of("TrainingParams.truncated", self.truncated, get_args(Truncated))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def problems_of_step(self, number: int, size: int) -> list[int]:
+        """Return the indices of a step's problems among `size`: seeded shuffles of all, one after the other, cut into batches."""
+        chosen: list[int] = []
+        start = (number - 1) * self.batch_size
+        while len(chosen) < self.batch_size:
+            epoch, offset = divmod(start + len(chosen), size)
+            order = np.random.default_rng([self.seed, epoch]).permutation(size)
+            chosen += order[offset : offset + self.batch_size - len(chosen)].tolist()
+        return chosen
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimiser step did.
+
+    `step` counts from 1. `loss` is the value that was minimised. `metrics` are plain numbers by name. `ledger` holds the totals
+    so far. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of `rollouts`.
+    """
+
+    step: int
+    loss: float
+    metrics: dict[str, float]
+    ledger: Ledger
+    table: TokenTable
+    rollouts: tuple[Rollout, ...]
+
+    def as_row(self) -> dict[str, float]:
+        """Return step, loss, metrics and ledger as one flat row."""
+        return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
+
+
+def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
+    """Return the sampler's log-probability of every scored token [N], float32."""
+    return torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
+
+
+def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns, *, on_policy: bool = True) -> dict[str, float]:
+    """Return a step's averages and, on policy, how far the sampler's log-probabilities are from the trainer's.
+
+    The names are the same for every step; what no token was trained on for is NaN.
+    """
+    metrics = {
+        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
+        "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
+        "dropped": float(len(rollouts) - len(examples)),
+    }
+    for name in ("divergence", "gap", "student_entropy", "teacher_entropy"):
+        metrics[name] = float(columns[name].mean()) if examples else math.nan
+    metrics["clip_fraction"] = float((columns["clipped"] > 0).float().mean()) if examples else math.nan
+    if on_policy:
+        difference = sampled_logprobs(examples) - columns["student_logprob"].cpu().float() if examples else torch.tensor([math.nan])
+        metrics |= {
+            "mismatch_mean": float(difference.abs().mean()),
+            "mismatch_max": float(difference.abs().max()),
+            "mismatch_kl": float(difference.mean()),
+        }
+    return metrics
