@@ -3,7 +3,7 @@
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
-    ContextPair,
+    Prompts,
     answer_only,
     hints,
     no_privilege,
@@ -12,7 +12,7 @@ from opsd_lab.contexts import (
     reference_solution,
     wrong_solution,
 )
-from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
+from opsd_lab.divergences import Divergence, Side, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.evaluation.statistics import Interval
@@ -20,8 +20,7 @@ from opsd_lab.figures.idea import draw_idea
 from opsd_lab.figures.studies import draw_arms, draw_curves, draw_forgetting
 from opsd_lab.figures.training import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
 from opsd_lab.grading import Grade, Grader
-from opsd_lab.objectives.baselines import GRPO, SFT
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import GRPO, OPSD, SFT, Objective, Route, SampledTokenOPSD, Sum, TargetMixture, of_the_step, rewarded
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
@@ -31,9 +30,12 @@ from opsd_lab.problems.problem import BadRowsError, Problem
 from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
-from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
+from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
+from opsd_lab.rollouts.given_texts import Texts
+from opsd_lab.rollouts.sources import BestOf, SourceMixture, Stored, StudentWrites
+from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
-from opsd_lab.scoring.batching import DistillBatch, Example, build_batch, micro_batches
+from opsd_lab.scoring.batching import Example, build_batch, micro_batches
 from opsd_lab.scoring.forward import CompletionStates, score_completions
 from opsd_lab.steps.labels import label_first_error, label_steps
 from opsd_lab.studies.results import arm_table, at_matched_cost, choose, failures, final_rows
@@ -56,12 +58,12 @@ __all__ = [
     "SFT",
     "AnswerReward",
     "BadRowsError",
+    "BestOf",
     "ChatFormat",
     "ColumnMap",
     "CompletionStates",
     "ContextBuilder",
-    "ContextPair",
-    "DistillBatch",
+    "Divergence",
     "Evaluation",
     "Example",
     "Grade",
@@ -71,17 +73,25 @@ __all__ = [
     "Ledger",
     "LiveTraining",
     "NonFiniteError",
+    "Objective",
     "OtherTeacher",
     "Policy",
     "Problem",
+    "Prompts",
     "Recipe",
     "Rollout",
+    "Route",
     "SampledTokenOPSD",
     "Sampler",
     "SamplingParams",
+    "Side",
+    "SourceMixture",
     "StepRecord",
+    "Stored",
     "StudentWrites",
     "Study",
+    "Sum",
+    "TargetMixture",
     "TeacherWrites",
     "Texts",
     "TokenTable",
@@ -132,6 +142,7 @@ __all__ = [
     "micro_batches",
     "mixed_groups",
     "no_privilege",
+    "of_the_step",
     "other_problem",
     "own_solution",
     "paired_difference",
@@ -141,8 +152,8 @@ __all__ = [
     "render",
     "render_views",
     "reverse_kl",
+    "rewarded",
     "run_study",
-    "sampled_token",
     "save_checkpoint",
     "save_jsonl",
     "save_table",

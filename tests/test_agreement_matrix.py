@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from opsd_lab.contexts import ContextPair
+from opsd_lab.contexts import Prompts
 from opsd_lab.policies.head import check_head
 from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
@@ -67,12 +67,12 @@ def own_logprobs(policy: Policy, rollout: Rollout) -> torch.Tensor:
 
 def trainers_logprobs(policy: Policy, rollouts: list[Rollout]) -> list[torch.Tensor]:
     """What the trainer computes, in micro-batches with padding."""
-    examples = [Example(ContextPair(r.prompt_ids, r.prompt_ids), r, len(r.completion_ids)) for r in rollouts]
+    examples = [Example(Prompts(r.prompt_ids, {"teacher": r.prompt_ids}), r, len(r.completion_ids)) for r in rollouts]
     found: dict[int, torch.Tensor] = {}
     for group in micro_batches(examples, 150):
         batch = build_batch([examples[i] for i in group], policy.pad_id)
-        states = score_completions(policy, batch.student_ids, batch.student_starts, batch.completion_mask)
-        chosen = states.logits().log_softmax(-1).gather(-1, batch.tokens[:, None])[:, 0]
+        states = score_completions(policy, batch.student.ids, batch.student.starts, batch.student.completion_mask)
+        chosen = states.logits().log_softmax(-1).gather(-1, batch.tokens.ids[:, None])[:, 0]
         found |= dict(zip(group, chosen.split([examples[i].scored for i in group]), strict=True))
     return [found[i] for i in range(len(rollouts))]
 

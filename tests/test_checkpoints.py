@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opsd_lab.contexts import ChatFormat, ContextBuilder, answer_only
-from opsd_lab.objectives.baselines import SFT
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.objectives import OPSD, SFT
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.rollouts.sources import TeacherWrites, correct_only, incorrect_only
+from opsd_lab.rollouts.gates import correct_only, incorrect_only
+from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.training.trainer import Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy

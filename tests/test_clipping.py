@@ -7,11 +7,11 @@ import torch
 
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.supervision.views import build_examples
-from opsd_lab.training.clipping import ClipMeasured, clip_cosine_of_weights, clip_cosines
+from opsd_lab.training.clipping import COSINE, ClipMeasured, clip_cosine_of_weights
 from opsd_lab.training.records import TrainingParams
-from tests.test_fused import case, cut, exact_logits
+from tests.test_fused import case, cut, exact_logits, losses
 from tests.test_trainer import PARAMS, build, run, weights
 
 OBJECTIVES = [
@@ -35,14 +35,15 @@ def test_the_cosine_is_that_of_whole_gradients_in_float64(objective):
     clipped, whole = (whole_gradient(o, student, teacher) for o in (objective, dataclasses.replace(objective, pointwise_clip=None)))
     expected = torch.nn.functional.cosine_similarity(clipped, whole, dim=-1, eps=0)
     with cut(100, 40):  # a few tokens at a time
-        found = clip_cosines(objective, student, teacher, token_ids)
+        found = losses(ClipMeasured(objective), student, teacher, token_ids).columns[COSINE]
     torch.testing.assert_close(found.double(), expected, atol=2e-4, rtol=0, equal_nan=True)
 
 
 def test_a_small_clip_of_forward_kl_turns_the_gradient_round_and_a_large_one_does_not():
     student, other, token_ids, _ = case(n=40, vocabulary=200, scale=6.0)
     teacher = dataclasses.replace(other, hidden=student.hidden.detach() + 0.1 * other.hidden)
-    means = [float(clip_cosines(OPSD(pointwise_clip=clip), student, teacher, token_ids).mean()) for clip in (1e3, 0.05, 1e-6)]
+    measured = [ClipMeasured(OPSD(pointwise_clip=clip)) for clip in (1e3, 0.05, 1e-6)]
+    means = [float(losses(objective, student, teacher, token_ids).columns[COSINE].mean()) for objective in measured]
     assert means[0] == pytest.approx(1, abs=1e-5) and means[0] > means[1] > 0 > means[2]
 
 
@@ -51,7 +52,7 @@ def test_measuring_changes_neither_loss_nor_gradient(grad):
     objective = OPSD(pointwise_clip=0.01)
     student, teacher, token_ids, tokens_weights = case()
     with torch.set_grad_enabled(grad):
-        plain, measured = (o(student, teacher, token_ids) for o in (objective, ClipMeasured(objective)))
+        plain, measured = (losses(o, student, teacher, token_ids) for o in (objective, ClipMeasured(objective)))
     assert torch.equal(plain.loss, measured.loss)
     assert measured.columns.keys() - plain.columns.keys() == {"clip_cosine"}
     if grad:
@@ -97,7 +98,7 @@ def test_the_cosine_in_the_weights_is_that_of_two_gradients_and_leaves_the_gradi
         parts = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in trainer.policy.trainable().items()}
         for e in examples:
             logits = {}
-            for side, prompt in (("student", e.pair.student_ids), ("teacher", e.pair.teacher_ids)):
+            for side, prompt in (("student", e.prompts.student_ids), ("teacher", e.prompts.teacher_ids)):
                 ids = torch.tensor([prompt + e.rollout.completion_ids])
                 with trainer.teacher.beside(trainer.policy) if side == "teacher" else torch.enable_grad():
                     logits[side] = trainer.policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from opsd_lab.contexts import ContextBuilder, reference_solution
-from opsd_lab.objectives.baselines import SFT
+from opsd_lab.objectives import SFT
 from opsd_lab.policies.architecture import trunk_of
 from opsd_lab.policies.folding import folded_lora
 from opsd_lab.policies.policy import Policy, add_lora

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsd_lab.divergences import Side, Tokens, divergence_terms, forward_kl, jsd, reverse_kl, sampled_token
-from opsd_lab.divergences.reference import JSD
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.divergences import JSD, Divergence, Side, compare, forward_kl, jsd, reverse_kl
+from opsd_lab.objectives import OPSD, Losses, SampledTokenOPSD, Teachers, Tokens, compute_losses
 
 FULL = {"forward": forward_kl, "reverse": reverse_kl, "jsd.5": jsd(0.5), "jsd.2": jsd(0.2)}
 OPTIONS = [
@@ -156,7 +155,12 @@ def test_a_point_wise_clip_only_lowers_and_can_make_the_sum_negative():
 def test_the_sampled_token_estimate_averages_to_the_reverse_kl():
     student, teacher = logits(9, 1, 5)
     p = student.softmax(-1)[0]
-    estimates = torch.stack([sampled_token(student, teacher, torch.tensor([i]))[0] for i in range(5)])
+    sides, estimates = (Side(student), Teachers(teacher=Side(teacher))), []
+    for i in range(5):
+        tokens = Tokens(torch.tensor([i]))
+        SampledTokenOPSD().loss(*sides, tokens)
+        estimates.append(tokens.recorded["divergence"][0])
+    estimates = torch.stack(estimates)
     torch.testing.assert_close((p * estimates).sum(), reverse_kl(student, teacher)[0])
 
 
@@ -203,7 +207,7 @@ def test_an_option_that_means_nothing_is_refused_wherever_it_is_given(options, e
         with pytest.raises(error, match=words):
             divergence(*logits(0, 2, 5), **options)
         with pytest.raises(error, match=words):
-            divergence_terms(divergence, *map(Side, logits(0, 2, 5)), **options)
+            compare(divergence, *map(Side, logits(0, 2, 5)), **options, slope=True)
 
 
 @pytest.mark.parametrize("options", [{"tail": "renormalise"}, {"support": "student"}], ids=str)
@@ -212,29 +216,14 @@ def test_what_says_how_to_shorten_a_vocabulary_that_is_not_shortened_is_refused(
         OPSD(**options)
 
 
-def takes_no_options(student_logits, teacher_logits):
-    return (student_logits.softmax(-1) - teacher_logits.softmax(-1)).abs().sum(-1)
-
-
-def makes_one(alpha=0.5):
-    return takes_no_options
-
-
 @pytest.mark.parametrize(
-    ("given", "options", "words"),
-    [
-        (sampled_token, {}, r"sampled_token is no full-vocabulary divergence; use the objective SampledTokenOPSD\(\)"),
-        (jsd, {}, r"jsd is no full-vocabulary divergence; call it, as in OPSD\(jsd\(0\.5\)\)"),
-        ("forward_kl", {}, "'forward_kl' is no divergence"),
-        (None, {}, "None is no divergence"),
-        (makes_one, {}, r"makes_one cannot be called with the logits of student and teacher .*call it first"),
-        (takes_no_options, {"temperature": 2.0}, r"takes_no_options cannot be called with .*temperature.* must be left out"),
-    ],
-    ids=["sampled_token", "jsd", "text", "none", "factory", "option"],
+    "given", [jsd, JSD, "forward_kl", None, lambda s, t: (s - t).abs().sum(-1)], ids=["jsd", "class", "text", "none", "function"]
 )
-def test_what_is_no_divergence_is_refused_when_the_objective_is_made(given, options, words):
-    with pytest.raises(TypeError, match=words):
-        OPSD(given, **options)
+def test_what_is_no_divergence_is_refused_when_the_objective_is_made(given):
+    with pytest.raises(
+        TypeError, match=r"OPSD: divergence is .*, not a Divergence; take forward_kl, reverse_kl or jsd\(0\.5\), or write"
+    ):
+        OPSD(given)
 
 
 @pytest.mark.parametrize("beta", [None, "0.5", True])
@@ -243,57 +232,87 @@ def test_jsd_takes_a_number(beta):
         jsd(beta)
 
 
-class Powered:
+@dataclass(frozen=True)
+class Powered(Divergence):
     """A divergence of one's own that happens to have an attribute that a known one has."""
 
-    beta = 0.5
+    beta: float = 0.5
 
-    def __call__(self, student_logits, teacher_logits, *, temperature=1.0):
-        s, t = ((x / temperature).softmax(-1) for x in (student_logits, teacher_logits))
-        return ((s - t).abs() + 1e-3).pow(self.beta).sum(-1)
+    def terms(self, student, teacher):
+        return ((student.probabilities - teacher.probabilities).abs() + 1e-3).pow(self.beta)
 
 
 class Doubled(JSD):
     """A known divergence's subclass that computes something else."""
 
-    def __call__(self, student_logits, teacher_logits, **options):
-        return 2 * super().__call__(student_logits, teacher_logits, **options)
+    def terms(self, student, teacher):
+        return 2 * super().terms(student, teacher)
+
+
+class Renyi(Divergence):
+    """One that is no sum over entries."""
+
+    def terms(self, student, teacher):
+        raise NotImplementedError
+
+    def value(self, student, teacher):
+        return -2 * (0.5 * (student.logprobs + teacher.logprobs)).logsumexp(-1)
+
+
+ALL = [{}, {"temperature": 1.7}, {"vocab_top_k": 3, "support": "student"}, {"vocab_top_k": 3, "tail": "renormalise"}]
+CLIPPED = [{"pointwise_clip": 0.05}, {"vocab_top_k": 4, "pointwise_clip": 0.1, "temperature": 0.8}]
 
 
 @pytest.mark.parametrize(
     ("divergence", "options"),
-    [
-        (Powered(), {}),
-        (Powered(), {"temperature": 1.7}),
-        (Doubled(0.3), {}),
-        (Doubled(0.3), {"vocab_top_k": 3}),
-        (takes_no_options, {}),
-    ],
-    ids=["attribute", "attribute, tempered", "subclass", "subclass, shortened", "function"],
+    [(d, o) for d in (*FULL.values(), Powered(), Doubled(0.3)) for o in ALL + CLIPPED] + [(Renyi(), o) for o in ALL],
+    ids=repr,
 )
-def test_a_divergence_of_ones_own_is_computed_as_it_is_defined(divergence, options):
+def test_every_option_goes_around_every_divergence_and_every_slope_is_autograds(divergence, options):
     student, teacher = logits(3, 4, 9)
     leaf = student.clone().requires_grad_()
     expected = divergence(leaf, teacher, **options)
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
-    found = OPSD(divergence, **options).terms(Side(student), Side(teacher), Tokens(torch.zeros(4, dtype=torch.long)), True)
-    torch.testing.assert_close(found.loss, expected.detach())
-    torch.testing.assert_close(found.slope, gradient)
+    tokens = Tokens(torch.zeros(4, dtype=torch.long))
+    found = compute_losses(OPSD(divergence, **options), Side(student), Teachers(teacher=Side(teacher)), tokens, slope=True)
+    torch.testing.assert_close(found.loss, expected.detach(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(found.slope, gradient, atol=1e-12, rtol=0)
+
+
+def test_a_divergence_that_is_no_sum_is_its_formula_and_cannot_be_clipped():
+    student, teacher = logits(3, 4, 9)
+    s, t = student.softmax(-1), teacher.softmax(-1)
+    torch.testing.assert_close(Renyi()(student, teacher), -2 * (s * t).sqrt().sum(-1).log())
+    with pytest.raises(TypeError, match="pointwise_clip bounds the terms of a sum over entries, and Renyi is none"):
+        OPSD(Renyi(), pointwise_clip=0.1)
+
+
+def own(result):
+    class Own(Divergence):
+        def terms(self, student, teacher):
+            return result(student.logprobs, teacher.logprobs)
+
+        def value(self, student, teacher):
+            return result(student.logprobs, teacher.logprobs)
+
+    return OPSD(Own())
 
 
 @pytest.mark.parametrize(
-    ("own", "words"),
+    ("result", "words"),
     [
-        (lambda s, t: s.mean(), r"returned a tensor \(\) of torch\.float64, not one float for each of 4 positions"),
-        (lambda s, t: takes_no_options, "returned function, not one float"),
-        (lambda s, t: t.mean(-1), "does not depend on the student's logits"),
+        (lambda s, t: s.mean(), r"the divergence Own.value returned a tensor \(\) of torch\.float64, not floats of the shape \(4,\)"),
+        (lambda s, t: math.exp, "value returned builtin_function_or_method, not floats"),
+        (lambda s, t: t.mean(-1), "OPSD.loss does not depend on the student's logits"),
     ],
-    ids=["mean", "factory", "constant"],
+    ids=["mean", "function", "constant"],
 )
-def test_a_divergence_of_ones_own_that_returns_something_else_is_named(own, words):
-    student, teacher = map(Side, logits(3, 4, 9))
-    with pytest.raises(TypeError, match=f"the divergence <lambda> {words}"):
-        OPSD(own).terms(student, teacher, Tokens(torch.zeros(4, dtype=torch.long)), True)
+def test_a_divergence_of_ones_own_that_returns_something_else_is_named(result, words):
+    student, teacher = logits(3, 4, 9)
+    with pytest.raises(TypeError, match=words):
+        compute_losses(
+            own(result), Side(student), Teachers(teacher=Side(teacher)), Tokens(torch.zeros(4, dtype=torch.long)), slope=True
+        )
 
 
 @dataclass(frozen=True)
@@ -302,14 +321,17 @@ class Scaled(OPSD):
 
     scale: float = 2.0
 
-    def terms(self, student, teacher, tokens, slope):
-        found = super().terms(student, teacher, tokens, slope)
-        return found._replace(loss=self.scale * found.loss, slope=self.scale * found.slope if slope else None)
+    def loss(self, student, teachers, tokens):
+        return self.scale * super().loss(student, teachers, tokens)
 
 
-def test_an_objective_made_from_opsd_may_have_fields_of_its_own():
+def test_an_objective_made_from_opsd_may_have_fields_and_a_loss_of_its_own():
     student, teacher = map(Side, logits(3, 4, 9))
     tokens = Tokens(torch.zeros(4, dtype=torch.long))
-    plain, scaled = (o.terms(student, teacher, tokens, True) for o in (OPSD(temperature=1.2), Scaled(temperature=1.2, scale=3.0)))
+    plain, scaled = (
+        compute_losses(o, student, Teachers(teacher=teacher), tokens, slope=True)
+        for o in (OPSD(temperature=1.2), Scaled(temperature=1.2, scale=3.0))
+    )
+    assert isinstance(plain, Losses)
     torch.testing.assert_close(scaled.loss, 3 * plain.loss)
     torch.testing.assert_close(scaled.slope, 3 * plain.slope)

@@ -7,8 +7,7 @@ import pytest
 
 from opsd_lab.contexts import ChatFormat, reference_solution
 from opsd_lab.identity.parts import differences
-from opsd_lab.objectives.baselines import GRPO, SFT
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams

@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
+from opsd_lab.divergences import Divergence, Side, forward_kl, jsd, reverse_kl
 from opsd_lab.divergences import fused as fused_module
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import OPSD, SampledTokenOPSD, Tokens
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.scoring.forward import CompletionStates
+from opsd_lab.scoring.pipeline import token_losses
 from tests.conftest import tiny_policy
 
 FULL = {"forward": forward_kl, "reverse": reverse_kl, "jsd.5": jsd(0.5), "jsd.2": jsd(0.2)}
@@ -59,6 +60,13 @@ def case(seed=0, n=13, width=8, vocabulary=37, *, scale=2.0, dtype=torch.float32
     return student, teacher, torch.randint(vocabulary, (n,), generator=generator), torch.rand(n, generator=generator)
 
 
+def losses(objective, student, teacher, tokens):
+    """The losses of tokens, given as ids or with what is known of them, and their columns."""
+    tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
+    loss, readings = token_losses(objective, student, {} if teacher is None else {"teacher": teacher}, tokens)
+    return SimpleNamespace(loss=loss, columns=readings[""])
+
+
 def exact_logits(states):
     """Logits in float64, with the gradient of the states."""
     head = states.head
@@ -71,16 +79,17 @@ def exact_loss(objective, student, teacher, token_ids):
     """The loss of each token by the readable functions, in float64."""
     s, t = exact_logits(student), exact_logits(teacher).detach()
     if isinstance(objective, SampledTokenOPSD):
-        estimate = sampled_token(s, t, token_ids, temperature=objective.temperature).detach()
+        ours, theirs = (Side(x).at(objective.temperature).of(token_ids) for x in (s, t))
+        estimate = (ours - theirs).detach()
         return estimate * (s / objective.temperature).log_softmax(-1).gather(-1, token_ids[:, None])[:, 0]
-    options = {name: value for name, value in vars(objective).items() if name != "divergence"}
-    return objective.divergence(s, t, **options)
+    return objective.divergence(s, t, **objective.options)
 
 
 def assert_equal_to_reference(objective, student, teacher, token_ids, weights, tolerance=1e-5):
     expected = exact_loss(objective, student, teacher, token_ids)
     (gradient,) = torch.autograd.grad((expected * weights).sum(), student.hidden)
-    loss, columns = objective(student, teacher, token_ids)
+    found = losses(objective, student, teacher, token_ids)
+    loss, columns = found.loss, found.columns
     (found,) = torch.autograd.grad((loss * weights).sum(), student.hidden)
     torch.testing.assert_close(loss.double(), expected, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(columns["loss"], loss.detach(), atol=0, rtol=0)
@@ -134,30 +143,30 @@ def test_vocabulary_entries_that_both_sides_rule_out_add_nothing():
     for options in ({}, {"vocab_top_k": 3}, {"vocab_top_k": 33}, {"vocab_top_k": 35}):
         for divergence in FULL.values():
             assert_equal_to_reference(OPSD(divergence, **options), student, teacher, token_ids, weights)
-    columns = OPSD()(student, teacher, token_ids).columns
+    columns = losses(OPSD(), student, teacher, token_ids).columns
     assert all(values.isfinite().all() for values in columns.values())
 
 
 def test_extreme_logits_give_finite_losses_and_gradients():
     student, teacher, token_ids, _ = case(scale=300.0)
     for divergence in FULL.values():
-        loss = OPSD(divergence)(student, teacher, token_ids).loss
+        loss = losses(OPSD(divergence), student, teacher, token_ids).loss
         (gradient,) = torch.autograd.grad(loss.sum(), student.hidden)
         assert loss.isfinite().all() and gradient.isfinite().all()
 
 
 def test_a_divergence_of_ones_own_is_differentiated_by_autograd():
-    def squared(student_logits, teacher_logits, *, temperature=1.0, pointwise_clip=None, **_):
-        terms = (student_logits - teacher_logits).div(temperature).square()
-        return (terms if pointwise_clip is None else terms.clamp(max=pointwise_clip)).sum(-1)
+    class Squared(Divergence):
+        def terms(self, student, teacher):
+            return (student.logprobs - teacher.logprobs).square()
 
-    assert_equal_to_reference(OPSD(squared, temperature=1.5, pointwise_clip=0.5), *case())
+    assert_equal_to_reference(OPSD(Squared(), temperature=1.5, pointwise_clip=0.5), *case())
 
 
 def test_the_clipped_part_is_what_the_clip_took():
     student, teacher, token_ids, _ = case()
     for divergence in FULL.values():
-        columns = OPSD(divergence, pointwise_clip=0.02)(student, teacher, token_ids).columns
+        columns = losses(OPSD(divergence, pointwise_clip=0.02), student, teacher, token_ids).columns
         whole = divergence(exact_logits(student), exact_logits(teacher)).float().detach()
         torch.testing.assert_close(columns["clipped"], whole - columns["divergence"], atol=1e-5, rtol=1e-5)
         assert (columns["clipped"] > 0).any()
@@ -166,7 +175,7 @@ def test_the_clipped_part_is_what_the_clip_took():
 def test_the_statistics_are_those_of_the_whole_distributions():
     student, teacher, token_ids, _ = case(n=50)
     with cut(300, 80):
-        columns = OPSD(temperature=1.7)(student, teacher, token_ids).columns  # recorded at temperature 1 all the same
+        columns = losses(OPSD(temperature=1.7), student, teacher, token_ids).columns  # recorded at temperature 1 all the same
     for name, states in (("student", student), ("teacher", teacher)):
         logits = exact_logits(states).detach()
         logprobs = torch.distributions.Categorical(logits=logits)
@@ -180,9 +189,13 @@ def test_reading_several_teachers_gives_the_columns_of_each_loss_and_the_likelie
     student, teacher, token_ids, _ = case(n=30)
     other = CompletionStates(torch.randn(30, 8), teacher.head)
     with cut(400, 100):
-        found = OPSD(jsd(0.5)).columns(student, {"one": teacher, "two": other}, token_ids, top_k=4)
+        views = {"one": teacher, "two": other}
+        with torch.no_grad():
+            found = token_losses(
+                OPSD(jsd(0.5)), student, views, Tokens(token_ids), readings={"one": ("one",), "two": ("two",)}, top_k=4
+            ).readings
         for name, states in (("one", teacher), ("two", other)):
-            for column, values in OPSD(jsd(0.5))(student, states, token_ids).columns.items():
+            for column, values in losses(OPSD(jsd(0.5)), student, states, token_ids).columns.items():
                 torch.testing.assert_close(found[name][column], values, atol=1e-6, rtol=1e-6)
             top = exact_logits(states).log_softmax(-1).topk(4)
             assert torch.equal(found[name]["teacher_top_ids"].long(), top.indices)
@@ -216,7 +229,7 @@ def test_a_head_that_trains_gets_the_references_gradient(objective, kind):
     expected = exact_loss(objective, as_logits, teacher, token_ids)
     gradients = torch.autograd.grad((expected * weights).sum(), parameters)
     with cut(120, 40):
-        loss = objective(student, teacher, token_ids).loss
+        loss = losses(objective, student, teacher, token_ids).loss
         found = torch.autograd.grad((loss * weights).sum(), parameters)
     torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
     for one, other in zip(found, gradients, strict=True):
@@ -226,7 +239,7 @@ def test_a_head_that_trains_gets_the_references_gradient(objective, kind):
 def test_a_frozen_head_and_the_teacher_get_no_gradient():
     student, teacher, token_ids, _ = case()
     teacher.hidden.requires_grad_()
-    OPSD()(student, teacher, token_ids).loss.sum().backward()
+    losses(OPSD(), student, teacher, token_ids).loss.sum().backward()
     assert student.hidden.grad is not None
     assert teacher.hidden.grad is None and student.head.module.weight.grad is None
 
@@ -234,9 +247,9 @@ def test_a_frozen_head_and_the_teacher_get_no_gradient():
 def test_without_gradients_the_loss_has_none_and_the_same_value():
     student, teacher, token_ids, _ = case()
     with torch.no_grad():
-        loss = OPSD()(student, teacher, token_ids).loss
+        loss = losses(OPSD(), student, teacher, token_ids).loss
     assert not loss.requires_grad
-    assert torch.equal(loss, OPSD()(student, teacher, token_ids).loss.detach())
+    assert torch.equal(loss, losses(OPSD(), student, teacher, token_ids).loss.detach())
 
 
 class Largest(TorchDispatchMode):
@@ -261,7 +274,7 @@ def test_no_tensor_grows_with_the_number_of_tokens(objective, trains):
             student.head.module.requires_grad_()
             teacher = CompletionStates(teacher.hidden, student.head.kept())
         with cut(4000, 1000), Largest() as watch:
-            objective(student, teacher, token_ids).loss.sum().backward()
+            losses(objective, student, teacher, token_ids).loss.sum().backward()
         return watch.elements
 
     assert largest(40) == largest(400) == 4000
@@ -282,10 +295,3 @@ def test_a_kept_head_gives_the_logits_of_the_weights_it_was_made_under():
 def test_a_head_that_trains_cannot_be_pulled_back_by_hand():
     with pytest.raises(TypeError, match="differentiate its call"):
         LogitHead(nn.Linear(3, 5)).pull_back(torch.zeros(1, 5))
-
-
-@pytest.mark.parametrize(("options", "word"), [({"temperature": 0}, "temperature"), ({"vocab_top_k": 0}, "vocab_top_k")])
-def test_a_bad_option_is_named(options, word):
-    student, teacher, token_ids, _ = case()
-    with pytest.raises(ValueError, match=word):
-        OPSD(**options)(student, teacher, token_ids)

@@ -17,12 +17,13 @@ import torch
 
 from opsd_lab.basics.interrupts import deferred_interrupts, interruptible, interruption_point
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.objectives.baselines import GRPO
+from opsd_lab.objectives import GRPO
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, fixed_teacher, refreshed_teacher
 from opsd_lab.policies.weight_swaps import swapped
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites
+from opsd_lab.rollouts.sources import StudentWrites
+from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.supervision.views import build_examples, score_rollouts
 from opsd_lab.training.records import StepRecord, TrainingParams
 from opsd_lab.training.trainer import Trainer

@@ -8,7 +8,7 @@ from torch import nn
 
 from opsd_lab.contexts import ContextBuilder, answer_only, no_privilege, other_problem, reference_solution
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
@@ -75,7 +75,7 @@ def test_the_most_probable_tokens_are_those_of_the_full_distributions(policy, vi
     table = score_views(policy, live_teacher(), OPSD(), views, top_k=6)["answer"]
     example, top = views["answer"][2], table.rollout(2).top
     logprobs = {}
-    for side, prompt in (("student", example.pair.student_ids), ("teacher", example.pair.teacher_ids)):
+    for side, prompt in (("student", example.prompts.student_ids), ("teacher", example.prompts.teacher_ids)):
         ids = torch.tensor([prompt + example.rollout.completion_ids])
         with torch.no_grad():
             logprobs[side] = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1)
@@ -129,7 +129,7 @@ def test_an_interrupted_scoring_goes_on_where_it_stopped_and_gives_the_same_tabl
     ("change", "told"),
     [
         ("weights", "the student's adapter"),
-        ("objective", r"objective\.divergence \(forward_kl there, reverse_kl here\)"),
+        ("objective", r"objective\.divergence \(ForwardKL there, ReverseKL here\)"),
         ("rollouts", "rollouts"),
         ("top_k", r"top_k \(0 there, 2 here\)"),
         ("view", "view 'answer'"),
@@ -197,7 +197,7 @@ def test_views_of_other_completions_are_refused_and_the_place_is_named(policy, v
     one, two = views["reference"], views["answer"]
     with pytest.raises(ValueError, match=r"example 0 of view 'answer' \(problem 'p4'\) is another completion"):
         score_views(policy, live_teacher(), OPSD(), {"reference": one, "answer": two[1:] + two[:1]})
-    shorter = [*two[:-1], Example(two[-1].pair, two[-1].rollout, two[-1].scored - 1)]
+    shorter = [*two[:-1], Example(two[-1].prompts, two[-1].rollout, two[-1].scored - 1)]
     with pytest.raises(ValueError, match="example 11 of view 'answer'"):
         score_views(policy, live_teacher(), OPSD(), {"reference": one, "answer": shorter})
     with pytest.raises(ValueError, match="view 'answer' has 3 examples, view 'reference' has 12"):
@@ -238,9 +238,9 @@ def test_a_policy_without_a_lora_is_scored_without_holding_all_logits(problems, 
     batch = build_batch(examples, plain.pad_id)
     teacher = ema_teacher(plain, 0.5)
     with torch.inference_mode(), teacher.beside(plain):
-        states = score_completions(plain, batch.student_ids, batch.student_starts, batch.completion_mask)
+        states = score_completions(plain, batch.student.ids, batch.student.starts, batch.student.completion_mask)
         before = states.logits()
-    assert states.hidden.shape == (len(batch.tokens), plain.causal_lm.config.hidden_size)
+    assert states.hidden.shape == (len(batch.tokens.ids), plain.causal_lm.config.hidden_size)
     with torch.no_grad():
         plain.causal_lm.get_output_embeddings().weight.mul_(2)  # the student goes on; the teacher's head is its own
     assert torch.equal(states.logits(), before)

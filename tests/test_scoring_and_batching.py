@@ -3,12 +3,12 @@ import dataclasses
 import pytest
 import torch
 
-from opsd_lab.contexts import ContextPair
+from opsd_lab.contexts import Prompts
 from opsd_lab.policies.architecture import UNLIMITED, context_limit, trunk_of
 from opsd_lab.policies.head import LogitHead, check_head
 from opsd_lab.policies.policy import load_policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.scoring.batching import DistillBatch, Example, build_batch, micro_batches, padding_share
+from opsd_lab.scoring.batching import Example, Sequences, build_batch, micro_batches, padding_share
 from opsd_lab.scoring.forward import score_completions
 from tests.architectures import build
 from tests.conftest import tiny_policy
@@ -16,7 +16,7 @@ from tests.conftest import tiny_policy
 
 def example(student=(5, 6, 7), teacher=(5, 6, 8, 9, 7), completion=(10, 11), scored=None) -> Example:
     rollout = Rollout("p", tuple(student), tuple(completion), (-1.0,) * len(completion), "stop", "x")
-    return Example(ContextPair(tuple(student), tuple(teacher)), rollout, len(completion) if scored is None else scored)
+    return Example(Prompts(tuple(student), {"teacher": tuple(teacher)}), rollout, len(completion) if scored is None else scored)
 
 
 @pytest.fixture
@@ -30,13 +30,17 @@ def examples(policy, problems, contexts) -> list[Example]:
     return [Example(p, r, len(r.completion_ids)) for p, r in zip(pairs, cut, strict=True)]
 
 
+def side_of(batch, side) -> Sequences:
+    return batch.student if side == "student" else batch.teachers[side]
+
+
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_a_batch_of_eight_equals_one_by_one(policy, examples, side):
-    batch = build_batch(examples, policy.pad_id)
-    states = score_completions(policy, getattr(batch, f"{side}_ids"), getattr(batch, f"{side}_starts"), batch.completion_mask)
+    of = side_of(build_batch(examples, policy.pad_id), side)
+    states = score_completions(policy, of.ids, of.starts, of.completion_mask)
     alone = []
     for e in examples:
-        prompt = getattr(e.pair, f"{side}_ids")
+        prompt = getattr(e.prompts, f"{side}_ids")
         logits = policy.model(input_ids=torch.tensor([prompt + e.rollout.completion_ids])).logits[0]
         alone.append(logits[len(prompt) - 1 : -1])
     torch.testing.assert_close(states.logits(), torch.cat(alone), atol=1e-5, rtol=0)
@@ -44,41 +48,42 @@ def test_a_batch_of_eight_equals_one_by_one(policy, examples, side):
 
 def test_student_and_teacher_score_the_same_completion_ids(policy, examples):
     batch = build_batch(examples, policy.pad_id)
-    assert batch.tokens.tolist() == [t for e in examples for t in e.rollout.completion_ids]
+    assert batch.tokens.ids.tolist() == [t for e in examples for t in e.rollout.completion_ids]
     for row, e in enumerate(examples):
         for side in ("student", "teacher"):
-            start = int(getattr(batch, f"{side}_starts")[row])
-            ids = getattr(batch, f"{side}_ids")[row, start : start + e.scored].tolist()
+            of = side_of(batch, side)
+            start = int(of.starts[row])
+            ids = of.ids[row, start : start + e.scored].tolist()
             assert ids == list(e.rollout.completion_ids)
 
 
 def test_a_batch_whose_sides_disagree_cannot_be_built(policy, examples):
-    batch = build_batch(examples, policy.pad_id)
-    teacher = batch.teacher_ids.clone()
-    teacher[0, batch.teacher_starts[0]] += 1
-    with pytest.raises(AssertionError, match="teacher would be scored on other tokens"):
-        DistillBatch(**{**vars(batch), "teacher_ids": teacher})
+    teacher = build_batch(examples, policy.pad_id).teachers["teacher"]
+    ids = teacher.ids.clone()
+    ids[0, teacher.starts[0]] += 1
+    with pytest.raises(AssertionError, match="a side would be scored on other tokens"):
+        dataclasses.replace(teacher, ids=ids)
 
 
 def test_an_end_token_that_doubles_as_padding_is_scored():
     batch = build_batch([example(completion=(10, 2)), example(completion=(10, 11, 2))], pad_id=2)
-    assert batch.completion_mask.tolist() == [[True, True, False], [True, True, True]]
-    assert batch.tokens.tolist() == [10, 2, 10, 11, 2]
+    assert batch.student.completion_mask.tolist() == [[True, True, False], [True, True, True]]
+    assert batch.tokens.ids.tolist() == [10, 2, 10, 11, 2]
 
 
 def test_a_token_equal_to_padding_inside_a_completion_is_scored():
-    assert build_batch([example(completion=(2, 2, 2)), example(completion=(2,))], pad_id=2).tokens.tolist() == [2, 2, 2, 2]
+    assert build_batch([example(completion=(2, 2, 2)), example(completion=(2,))], pad_id=2).tokens.ids.tolist() == [2, 2, 2, 2]
 
 
 def test_only_the_scored_tokens_enter_the_batch():
     batch = build_batch([example(completion=(10, 11, 12), scored=2)], pad_id=0)
-    assert batch.tokens.tolist() == [10, 11] and batch.student_ids.shape[1] == 5
+    assert batch.tokens.ids.tolist() == [10, 11] and batch.student.ids.shape[1] == 5
 
 
 def test_a_rollout_of_another_prompt_is_refused():
     good = example()
     with pytest.raises(ValueError, match="'p' continues another prompt"):
-        Example(ContextPair((1, 2), good.pair.teacher_ids), good.rollout, 2)
+        Example(Prompts((1, 2), good.prompts.teachers), good.rollout, 2)
 
 
 @pytest.mark.parametrize("scored", [0, 3])
@@ -101,7 +106,7 @@ def test_the_padding_share_is_counted_over_both_sides_of_every_batch(examples):
         padding = positions = 0
         for group in chosen:
             batch = build_batch(group, pad_id=-1)
-            for ids in (batch.student_ids, batch.teacher_ids):
+            for ids in (batch.student.ids, batch.teachers["teacher"].ids):
                 padding, positions = padding + int((ids == -1).sum()), positions + ids.numel()
         assert padding_share(examples, groups) == pytest.approx(padding / positions)
     assert padding == 0  # one by one there is none

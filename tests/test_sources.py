@@ -7,12 +7,14 @@ import torch
 
 from opsd_lab.contexts import ContextBuilder, reference_solution
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives.baselines import GRPO, SFT
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import OtherTeacher, refreshed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
+from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
+from opsd_lab.rollouts.given_texts import Texts
+from opsd_lab.rollouts.sources import StudentWrites
+from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
@@ -73,7 +75,7 @@ def test_the_teacher_writes_under_its_own_weights_and_prompt_and_the_student_lea
             if "lora_B" in name:
                 parameter.normal_(0, 0.5)
     (record,) = run(trainer)
-    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
+    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.prompts, strict=True)}
     frame = record.table.frame
     for number, rollout in enumerate(record.rollouts):
         assert rollout.prompt_ids == pairs[rollout.problem_id].student_ids

@@ -8,7 +8,7 @@ import torch
 
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies.teachers import fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.scoring.batching import Example
@@ -26,7 +26,7 @@ def trainer(policy, problems, contexts) -> Trainer:
 
 
 def examples_of(trainer: Trainer, rollouts: Iterable[Rollout]) -> list[Example]:
-    pairs = {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
+    pairs = {p.id: shown for p, shown in zip(trainer.problems, trainer.prompts, strict=True)}
     return [Example(pairs[r.problem_id], r, len(r.completion_ids)) for r in rollouts]
 
 
@@ -35,7 +35,7 @@ def examples_of(trainer: Trainer, rollouts: Iterable[Rollout]) -> list[Example]:
 )
 def test_scoring_rollouts_gives_the_table_that_the_training_step_then_records(trainer, objective):
     trainer.objective = objective
-    examples = examples_of(trainer, [r for _, r in trainer._sample(1)])
+    examples = examples_of(trainer, trainer._draw(1).rollouts)
     scored = score_rollouts(trainer.policy, trainer.teacher, objective, examples, token_budget=10_000)
     trained = next(trainer.train(1, progress=False)).table
     pd.testing.assert_frame_equal(scored.frame, trained.frame, atol=1e-5, rtol=0)

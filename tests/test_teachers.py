@@ -9,13 +9,14 @@ import torch
 
 from opsd_lab.contexts import ContextBuilder, no_privilege, reference_solution
 from opsd_lab.divergences import reverse_kl
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.objectives import OPSD
 from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.policies.teacher_checks import check_teacher
 from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.agreement import own_logprobs
-from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites
+from opsd_lab.rollouts.sources import Order, StudentWrites
+from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.supervision.views import build_examples, score_rollouts, score_views
 from opsd_lab.training.costs import CostModel
 from opsd_lab.training.trainer import Trainer, TrainingParams
@@ -104,7 +105,7 @@ def test_the_teachers_samples_are_its_own_whoever_samples_and_the_sampler_is_the
     sampler = HFSampler(student, progress=False)
     prompts = [list(pair.student_ids) for pair in pairs]
     ours = sampler.sample(prompts, PARAMS)
-    written = TeacherWrites().write(sampler, teacher, PROBLEMS, pairs, PARAMS)
+    written = TeacherWrites().write(Order(sampler, teacher, PROBLEMS, pairs, PARAMS)).rollouts
     assert texts(written) == texts(expected) != texts(ours)
     assert [rollout.prompt_ids for rollout in written] == [pair.student_ids for pair in pairs]
     assert sampler.policy is student and texts(sampler.sample(prompts, PARAMS)) == texts(ours)
@@ -118,13 +119,13 @@ def test_a_sampler_with_weights_of_its_own_is_handed_the_teachers_and_then_the_s
     engine = Engine(shaken(student))
     prompts = [list(pair.student_ids) for pair in pairs]
     before = engine.sample(prompts, PARAMS)
-    assert texts(TeacherWrites().write(engine, teacher, PROBLEMS, pairs, PARAMS)) == texts(initial)
+    assert texts(TeacherWrites().write(Order(engine, teacher, PROBLEMS, pairs, PARAMS)).rollouts) == texts(initial)
     assert engine.updates == 3 and texts(engine.sample(prompts, PARAMS)) == texts(before)
     with pytest.raises(ValueError, match="exceeds the context"):
-        TeacherWrites().write(engine, teacher, PROBLEMS, pairs, SamplingParams(500))
+        TeacherWrites().write(Order(engine, teacher, PROBLEMS, pairs, SamplingParams(500)))
     engine.sample = lambda *_: (_ for _ in ()).throw(RuntimeError("broke off"))
     with pytest.raises(RuntimeError, match="broke off"):
-        TeacherWrites().write(engine, teacher, PROBLEMS, pairs, PARAMS)
+        TeacherWrites().write(Order(engine, teacher, PROBLEMS, pairs, PARAMS))
     del engine.sample
     assert texts(engine.sample(prompts, PARAMS)) == texts(before), "the student's weights are back whatever happened"
 
@@ -133,13 +134,13 @@ def test_a_sampler_that_cannot_have_the_teachers_weights_is_refused_by_name():
     student, other = lora(), tiny_policy(seed=5)
     pairs, engine = pairs_of(student), Engine(student)
     with pytest.raises(ValueError, match=r"Engine has weights of its own, those of tiny.*TeacherWrites\(Engine"):
-        TeacherWrites().write(engine, OtherTeacher(other, student), PROBLEMS, pairs, PARAMS)
+        TeacherWrites().write(Order(engine, OtherTeacher(other, student), PROBLEMS, pairs, PARAMS))
     with pytest.raises(ValueError, match=r"Engine .* cannot be handed a LoRA that is switched off; let ema_teacher"):
-        TeacherWrites().write(engine, fixed_teacher(student), PROBLEMS, pairs, PARAMS)
+        TeacherWrites().write(Order(engine, fixed_teacher(student), PROBLEMS, pairs, PARAMS))
     with pytest.raises(TypeError, match="object does not say whose weights it has"):
-        TeacherWrites().write(object(), live_teacher(), PROBLEMS, pairs, PARAMS)
+        TeacherWrites().write(Order(object(), live_teacher(), PROBLEMS, pairs, PARAMS))
     own = Engine(other)
-    written = TeacherWrites(own).write(engine, OtherTeacher(other, student), PROBLEMS, pairs, PARAMS)
+    written = TeacherWrites(own).write(Order(engine, OtherTeacher(other, student), PROBLEMS, pairs, PARAMS)).rollouts
     assert own.updates == engine.updates == 1
     assert texts(written) == texts(own.sample([list(pair.teacher_ids) for pair in pairs], PARAMS))
 
@@ -212,7 +213,7 @@ def test_every_path_checks_whoever_teaches(path):
             case "score as the student":
                 score_rollouts(student, live_teacher(), OPSD(), examples_of(student), student=Sly(other))
             case "write":
-                TeacherWrites().write(HFSampler(student, progress=False), Sly(other), PROBLEMS, pairs_of(student), PARAMS)
+                TeacherWrites().write(Order(HFSampler(student, progress=False), Sly(other), PROBLEMS, pairs_of(student), PARAMS))
 
 
 def test_a_teacher_on_another_device_or_with_another_vocabulary_is_refused():
@@ -239,13 +240,13 @@ def test_a_teacher_with_a_shorter_context_is_refused_with_the_example(path):
             case "score":
                 score_rollouts(student, teacher, OPSD(), examples_of(student))
             case "write":
-                TeacherWrites().write(HFSampler(student, progress=False), teacher, PROBLEMS, pairs_of(student), PARAMS)
+                TeacherWrites().write(Order(HFSampler(student, progress=False), teacher, PROBLEMS, pairs_of(student), PARAMS))
 
 
 def test_a_teacher_with_a_longer_context_may_read_more_than_its_student():
     student, teacher = tiny_policy(context=192), replace(tiny_policy(seed=5, context=512), name="long")
     trainer = build(student, lambda problem: "x" * 150, teacher=OtherTeacher(teacher, student))
-    assert max(len(pair.teacher_ids) for pair in trainer.pairs) > 192
+    assert max(len(pair.teacher_ids) for pair in trainer.prompts) > 192
     assert np.isfinite(next(trainer.train(1, progress=False)).loss)
 
 
@@ -256,9 +257,9 @@ def test_a_prompt_beyond_the_context_names_its_problem_on_every_path():
         score_rollouts(student, live_teacher(), OPSD(), examples)
     sampler, pairs = HFSampler(student, progress=False), pairs_of(student, lambda problem: "x" * 150)
     with pytest.raises(ValueError, match="problem 'p3': the teacher's prompt"):
-        TeacherWrites().write(sampler, live_teacher(), PROBLEMS, pairs, PARAMS)
+        TeacherWrites().write(Order(sampler, live_teacher(), PROBLEMS, pairs, PARAMS))
     with pytest.raises(ValueError, match="problem 'p3': the student's prompt"):
-        StudentWrites().write(sampler, live_teacher(), PROBLEMS, pairs, SamplingParams(150))
+        StudentWrites().write(Order(sampler, live_teacher(), PROBLEMS, pairs, SamplingParams(150)))
 
 
 @pytest.mark.parametrize("make", [fixed_teacher, ema_teacher])

@@ -8,14 +8,13 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 
 from opsd_lab.contexts import ContextBuilder, no_privilege
-from opsd_lab.divergences import jsd, reverse_kl
+from opsd_lab.divergences import Divergence, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader, UnreadableAnswersError
-from opsd_lab.objectives.baselines import GRPO
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
@@ -174,12 +173,24 @@ def test_the_ledger_counts_tokens_as_another_count_does():
     assert records[-1].ledger.tokens_trained == sum(len(record.table) for record in records)
 
 
-def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_weights():
-    def broken(student_logits, teacher_logits, **options):
-        loss = student_logits.mean(-1)
-        return loss * float("nan") if trainer.step == 2 else loss
+class Made(Divergence):
+    """A divergence that is whatever a function makes of the student's logits."""
 
-    trainer = build(objective=OPSD(broken))
+    def __init__(self, made):
+        self.made = made
+
+    def terms(self, student, teacher):
+        raise NotImplementedError
+
+    def value(self, student, teacher):
+        return self.made(student.logits)
+
+
+def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_weights():
+    def broken(logits):
+        return logits.mean(-1) * (float("nan") if trainer.step == 2 else 1)
+
+    trainer = build(objective=OPSD(Made(broken)))
     with pytest.raises(NonFiniteError, match=r"step 3: .* in the rollouts of problems \['p"):
         for record in trainer.train(5, progress=False):  # noqa: B007 - looked at after the loop
             good = weights(trainer)
@@ -197,7 +208,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change():
         def backward(ctx, gradient):
             return gradient * float("inf")
 
-    trainer = build(objective=OPSD(lambda s, t, **_: Explode.apply(s).mean(-1)))
+    trainer = build(objective=OPSD(Made(lambda logits: Explode.apply(logits).mean(-1))))
     before = weights(trainer)
     with pytest.raises(NonFiniteError, match="step 1: the gradient's norm is"):
         run(trainer, 1)
@@ -273,7 +284,7 @@ def lora_with_head():
 def test_the_fixed_teachers_head_is_the_initial_one_even_where_the_head_trains(make):
     trainer = build(make(), params=dataclasses.replace(PARAMS, learning_rate=1e-2))
     record = run(trainer, 3)[-1]
-    initial, pairs = tiny_policy(), {p.id: pair for p, pair in zip(trainer.problems, trainer.pairs, strict=True)}
+    initial, pairs = tiny_policy(), {p.id: pair for p, pair in zip(trainer.problems, trainer.prompts, strict=True)}
     for i, rollout in enumerate(record.rollouts):
         prompt = pairs[rollout.problem_id].teacher_ids
         with torch.no_grad():
@@ -296,7 +307,7 @@ def test_no_problems_and_prompts_longer_than_the_context_are_reported_before_any
 
 
 def test_a_batch_that_cannot_be_shared_by_the_processes_is_refused(monkeypatch):
-    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 5))
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 5)
     with pytest.raises(ValueError, match="a batch of 4 problems cannot be shared by 5 processes"):
         build()
 
@@ -413,13 +424,13 @@ TWO_PROCESSES = """
 import sys, torch
 from tests.test_trainer import build, gated, run, weights
 trainer = build()
-mine = trainer.accelerator.is_main_process
+mine = trainer.processes.is_main_process
 if sys.argv[2] == "gated":
     gated(trainer, lambda rewards, owners: owners == owners if mine else owners != owners)
 records = run(trainer, 2)
-torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.accelerator.num_processes,
+torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.processes.num_processes,
             "tokens": records[-1].ledger.tokens_trained, "dropped": records[-1].metrics["dropped"],
-            "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{trainer.accelerator.process_index}")
+            "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{trainer.processes.process_index}")
 """
 
 

@@ -5,14 +5,20 @@ from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
 
+from opsd_lab.basics.schedules import Varying
 
-def whole(name: str, value: object, *, least: int) -> int:
-    """Return a whole number of at least `least`.
+
+def whole(name: str, value: object, *, least: int, varies: bool = False) -> int:
+    """Return a whole number of at least `least`; where it `varies`, also a schedule, which is checked when its value is known.
 
     Raises:
         TypeError: for what is no whole number, a Boolean or text among it.
         ValueError: for a smaller one.
     """
+    if varies and isinstance(value, Varying):
+        return value
+    if isinstance(value, float) and varies and value.is_integer():  # what a schedule comes to
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} takes a whole number of at least {least}, not {_shown(value)}")
     if value < least:
@@ -29,13 +35,18 @@ def real(
     most: float | None = None,
     below: float | None = None,
     finite: bool = True,
+    varies: bool = True,
 ) -> float:
     """Return a number within bounds; `above` and `below` are outside, `least` and `most` inside. Infinity takes `finite` false.
+
+    Where it `varies`, a schedule is returned as it is, and checked when its value is known.
 
     Raises:
         TypeError: for what is no number, a Boolean or text among it.
         ValueError: for NaN, infinity, or a number out of bounds.
     """
+    if varies and isinstance(value, Varying):
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} takes a number, not {_shown(value)}")
     number = float(value)
@@ -87,6 +98,15 @@ def name_of(function: object) -> str:
     """Return what people call a function or a callable object; a partial has the name of its function."""
     function = function.func if isinstance(function, partial) else function
     return getattr(function, "__name__", None) or type(function).__name__
+
+
+def overrides_both(kind: type, plain: str, fast: str) -> bool:
+    """Return whether the fast form of a method belongs to its plain form: no subclass overrides the plain one alone."""
+
+    def owner(name: str) -> type:
+        return next(base for base in kind.__mro__ if name in vars(base))
+
+    return issubclass(owner(fast), owner(plain))
 
 
 def _shown(value: object) -> str:

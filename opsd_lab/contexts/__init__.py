@@ -1,6 +1,6 @@
 """What each side sees: formats, prompts with the template's control tokens and no others, and privileged views."""
 
-from opsd_lab.contexts.builder import ContextBuilder, ContextPair
+from opsd_lab.contexts.builder import ContextBuilder, Prompts
 from opsd_lab.contexts.chat import DATE, INSTRUCTION, ChatFormat
 from opsd_lab.contexts.given import given_tokens, turn_ends
 from opsd_lab.contexts.prompts import Prompt
@@ -26,8 +26,8 @@ __all__ = [
     "SHOWN_SOLUTION",
     "ChatFormat",
     "ContextBuilder",
-    "ContextPair",
     "Prompt",
+    "Prompts",
     "View",
     "answer_only",
     "change_numbers",

@@ -1,18 +1,36 @@
-"""Privileged views: functions of a problem that return what the teacher sees beyond the question, as text.
+"""Privileged views: functions that return what the teacher sees beyond the question, as text.
 
-An empty text gives the student's own view.
+A view takes the problem alone, or the problem, a rollout of it and the rollout's `Group`. An empty text gives the student's own view.
+None says that there is no such context: the rollout does not count for what needs this view.
 """
 
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Sequence
 
 from opsd_lab.problems.problem import Problem
 
-View = Callable[[Problem], str]
+View = Callable[..., str | None]
 
 SHOWN_SOLUTION = "Here is a verified solution:"
 OWN_WORDS = "Do not copy it: understand it, then derive the answer again in your own words."
+
+
+def needs_rollout(view: View) -> bool:
+    """Return whether a view takes a rollout and its group beside the problem.
+
+    Raises:
+        TypeError: for what is no function, or one that takes another number of arguments.
+    """
+    try:
+        asked = [p for p in inspect.signature(view).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (TypeError, ValueError):
+        raise TypeError(f"the view {view!r} is no function of a problem") from None
+    needed = sum(p.default is p.empty for p in asked)
+    if needed not in (1, 3):
+        raise TypeError(f"the view {view!r} takes {needed} arguments; it takes the problem, or the problem, a rollout and its group")
+    return needed == 3
 
 
 def _require(problem: Problem, text: str, what: str, remedy: str) -> str:

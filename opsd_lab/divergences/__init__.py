@@ -1,21 +1,25 @@
-"""How far apart student and teacher are, per token: `reference` says what, `fused` and `terms` compute it fast."""
+"""How far apart student and teacher are, per token: formulas, the options around them, and exact losses a few tokens at a time."""
 
-from opsd_lab.divergences.fused import Tokens, fused_losses, read_columns
-from opsd_lab.divergences.reference import Divergence, forward_kl, jsd, reverse_kl, sampled_token
-from opsd_lab.divergences.terms import LossTerms, Side, divergence_terms, sampled_token_terms, through_token
+from opsd_lab.divergences.divergence import Compared, Divergence, Entries, Support, Tail, compare, relative
+from opsd_lab.divergences.fused import Computed, fused_losses
+from opsd_lab.divergences.kullback_leibler import JSD, ForwardKL, ReverseKL, forward_kl, jsd, reverse_kl
+from opsd_lab.divergences.side import Side
 
 __all__ = [
+    "JSD",
+    "Compared",
+    "Computed",
     "Divergence",
-    "LossTerms",
+    "Entries",
+    "ForwardKL",
+    "ReverseKL",
     "Side",
-    "Tokens",
-    "divergence_terms",
+    "Support",
+    "Tail",
+    "compare",
     "forward_kl",
     "fused_losses",
     "jsd",
-    "read_columns",
+    "relative",
     "reverse_kl",
-    "sampled_token",
-    "sampled_token_terms",
-    "through_token",
 ]

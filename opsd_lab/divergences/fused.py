@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from opsd_lab.divergences.terms import LossTerms, Side
+from opsd_lab.divergences.side import Side
 
 # Logits per block and per piece, by the kind of device. A block's two float32 tensors (both sides' logits; the slopes take the
 # student's place) are most of the memory that the loss takes; more tokens at once make the product faster only up to some
@@ -63,69 +63,56 @@ class States(Protocol):
     head: Head
 
 
-class Tokens(NamedTuple):
-    """The tokens [n] that were written, and what an objective may know of each: an advantage, the sampler's log-probability."""
+class Tokens(Protocol):
+    """The N tokens that were written, with what is known of each."""
 
     ids: Tensor
-    advantage: Tensor | None = None
-    sampled_logprob: Tensor | None = None
 
     def rows(self, rows: slice) -> "Tokens":
         """Return some of the tokens."""
-        return Tokens(*(None if values is None else values[rows] for values in self))
-
-    @property
-    def count(self) -> int:
-        """How many tokens there are."""
-        return len(self.ids)
+        ...
 
 
-Compute = Callable[[Side, Side, Tokens, bool], tuple[LossTerms, Columns]]
+class Computed(NamedTuple):
+    """The losses of a few tokens [n], their slope [n, V] by the student's logits where it was wanted, and columns to keep."""
+
+    loss: Tensor
+    slope: Tensor | None
+    columns: Columns
 
 
-def fused_losses(compute: Compute, student: States, teacher: States, tokens: Tokens) -> tuple[Tensor, Columns]:
-    """Return the losses [N] of the tokens, with their gradient, and the columns that `compute` records.
+Compute = Callable[[Side, dict[str, Side], Tokens, bool], Computed]
 
-    `compute` takes both sides' logits of a few tokens, the tokens, and whether the slope is wanted. No gradient reaches the
-    teacher. A student that is its own teacher is computed once.
+
+def fused_losses(compute: Compute, student: States, teachers: Mapping[str, States], tokens: Tokens) -> tuple[Tensor, Columns]:
+    """Return the losses [N] of the tokens, with their gradient, and the columns that `compute` keeps.
+
+    `compute` takes the student's side of a few tokens, the teachers' by name, the tokens, and whether the slope is wanted. No
+    gradient reaches a teacher. Logits are computed once for each side; a teacher that is the student itself has the student's.
     """
+    teachers = {name: states for name, states in teachers.items() if states is not student}
     if student.head.is_frozen or not torch.is_grad_enabled():
-        return _Fused.apply(student.hidden, compute, student, teacher, tokens, torch.is_grad_enabled())
+        return _Fused.apply(student.hidden, compute, student, teachers, tokens, torch.is_grad_enabled())
     parts = [
         checkpoint(
-            _trainable_block, compute, student.head, student.hidden[rows], teacher, rows, tokens.rows(rows), use_reentrant=False
+            _trainable_block, compute, student.head, student.hidden[rows], teachers, rows, tokens.rows(rows), use_reentrant=False
         )
-        for rows in _cut(tokens.count, student.head.size, BLOCK[tokens.ids.device.type], ROWS)
+        for rows in _cut(len(tokens.ids), student.head.size, BLOCK[tokens.ids.device.type], ROWS)
     ]
     return torch.cat([loss for loss, _ in parts]), {name: torch.cat([columns[name] for _, columns in parts]) for name in parts[0][1]}
 
 
-@torch.no_grad()
-def read_columns(compute: Compute, student: States, teachers: Mapping[str, States], tokens: Tokens) -> dict[str, Columns]:
-    """Return what `compute` records of the tokens under each teacher; the student's logits are computed once."""
-    found: dict[str, Columns] = {name: {} for name in teachers}
-    sides = {"": student} | {f"teacher {name}": teacher for name, teacher in teachers.items()}
-    for rows, written in _blocks(sides, tokens.count):
-        chosen = tokens.rows(rows)
-        for piece in _cut(chosen.count, student.head.size, PIECE[tokens.ids.device.type]):
-            ours = Side(written[""][piece])
-            for name in teachers:
-                theirs = Side(written[f"teacher {name}"][piece])
-                _keep(found[name], compute(ours, theirs, chosen.rows(piece), False)[1], rows.start + piece.start, tokens.count)
-    return found
-
-
-def _blocks(sides: Mapping[str, States], count: int) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-    """Yield the rows of each block with the logits of every side, in buffers that the next block overwrites."""
+def _blocks(student: States, teachers: Mapping[str, States], count: int) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
+    """Yield the rows of each block with every side's logits, in buffers that the next block overwrites."""
     # Made once: blocks allocated anew each time would leave the process several times their size, in gaps of its heap.
-    buffers: dict[str, Tensor] = {}
-    first = next(iter(sides.values()))
-    for rows in _cut(count, first.head.size, BLOCK[first.hidden.device.type], ROWS):
-        for name, side in sides.items():
-            if name not in buffers:
-                buffers[name] = side.hidden.new_empty(rows.stop, side.head.size, dtype=torch.float32)
+    buffers: list[Tensor] = []
+    sides = [student, *teachers.values()]
+    for rows in _cut(count, student.head.size, BLOCK[student.hidden.device.type], ROWS):
+        if not buffers:
+            buffers = [side.hidden.new_empty(rows.stop, side.head.size, dtype=torch.float32) for side in sides]
         size = rows.stop - rows.start
-        yield rows, {name: side.head.write(side.hidden[rows], buffers[name][:size]) for name, side in sides.items()}
+        logits, *theirs = [side.head.write(side.hidden[rows], buffer[:size]) for side, buffer in zip(sides, buffers, strict=True)]
+        yield rows, logits, dict(zip(teachers, theirs, strict=True))
 
 
 def _cut(count: int, size: int, limit: int, least: int = 1) -> Iterator[slice]:
@@ -146,7 +133,7 @@ def _keep(kept: Columns, part: Columns, start: int, count: int) -> None:
 def _pieces(
     compute: Compute,
     logits: Tensor,
-    theirs: Tensor | None,
+    theirs: Mapping[str, Tensor],
     tokens: Tokens,
     kept: Columns,
     start: int = 0,
@@ -155,15 +142,16 @@ def _pieces(
 ) -> None:
     """Keep a block's losses and columns, from row `start` of all tokens on; write its slopes, led back through `undo`.
 
-    The slopes may take the logits' place. Without logits of the teacher's, the student is its own.
+    The slopes may take the logits' place.
     """
+    count = len(tokens.ids)
     for piece in _cut(len(logits), logits.shape[1], PIECE[logits.device.type]):
-        ours = Side(logits[piece])
         chosen = tokens.rows(slice(start + piece.start, start + piece.stop))
-        terms, recorded = compute(ours, ours if theirs is None else Side(theirs[piece]), chosen, slopes is not None)
-        _keep(kept, recorded | {LOSS: terms.loss}, start + piece.start, tokens.count)
+        teachers = {name: Side(of_teacher[piece]) for name, of_teacher in theirs.items()}
+        found = compute(Side(logits[piece]), teachers, chosen, slopes is not None)
+        _keep(kept, found.columns | {LOSS: found.loss}, start + piece.start, count)
         if slopes is not None:  # last, since what is kept may be read from the logits
-            slopes[piece] = undo(terms.slope, logits[piece]) if undo else terms.slope
+            slopes[piece] = undo(found.slope, logits[piece]) if undo else found.slope
 
 
 class _Fused(torch.autograd.Function):
@@ -175,17 +163,15 @@ class _Fused(torch.autograd.Function):
         hidden: Tensor,
         compute: Compute,
         student: States,
-        teacher: States,
+        teachers: Mapping[str, States],
         tokens: Tokens,
         wanted: bool,
     ) -> tuple[Tensor, Columns]:
         gradient = hidden.new_empty(hidden.shape, dtype=torch.float32) if wanted and hidden.requires_grad else None
         kept: Columns = {}
-        sides = {"student": student} | ({} if teacher is student else {"teacher": teacher})
-        for rows, written in _blocks(sides, tokens.count):
-            logits = written["student"]
+        for rows, logits, theirs in _blocks(student, teachers, len(tokens.ids)):
             slopes = None if gradient is None else logits
-            _pieces(compute, logits, written.get("teacher"), tokens, kept, rows.start, slopes, student.head.before_cap)
+            _pieces(compute, logits, theirs, tokens, kept, rows.start, slopes, student.head.before_cap)
             if gradient is not None:
                 gradient[rows] = student.head.pull_back(slopes)
         ctx.gradient, ctx.dtype = gradient, hidden.dtype
@@ -197,11 +183,11 @@ class _Fused(torch.autograd.Function):
 
 
 def _trainable_block(
-    compute: Compute, head: Head, hidden: Tensor, teacher: States, rows: slice, tokens: Tokens
+    compute: Compute, head: Head, hidden: Tensor, teachers: Mapping[str, States], rows: slice, tokens: Tokens
 ) -> tuple[Tensor, Columns]:
     """Return a block's losses, through which autograd reaches the states and the head, and its columns."""
     with torch.no_grad():
-        theirs = teacher.head(teacher.hidden[rows])
+        theirs = {name: teacher.head(teacher.hidden[rows]) for name, teacher in teachers.items()}
     return _Terms.apply(head(hidden), theirs, compute, tokens)
 
 
@@ -210,7 +196,7 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, logits: Tensor, theirs: Tensor, compute: Compute, tokens: Tokens
+        ctx: torch.autograd.function.FunctionCtx, logits: Tensor, theirs: Mapping[str, Tensor], compute: Compute, tokens: Tokens
     ) -> tuple[Tensor, Columns]:
         slopes, kept = torch.empty_like(logits), {}
         _pieces(compute, logits, theirs, tokens, kept, slopes=slopes)

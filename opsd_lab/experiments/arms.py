@@ -22,14 +22,15 @@ from opsd_lab.divergences import forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.experiments.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems
 from opsd_lab.grading import Grader
-from opsd_lab.objectives.baselines import GRPO, SFT
-from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import GRPO, OPSD, SFT, SampledTokenOPSD
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.policies.teachers import OtherTeacher, Teacher, ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.rollouts.sources import Source, TeacherWrites, correct_only, incorrect_only
+from opsd_lab.rollouts.gates import correct_only, incorrect_only
+from opsd_lab.rollouts.sources import Source
+from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.sandbox import CHAT as SANDBOX_CHAT
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
 from opsd_lab.studies.study import Study

@@ -19,7 +19,7 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.diagnostics.first_wrong_step import score_steps
-from opsd_lab.objectives.opsd import OPSD, Objective
+from opsd_lab.objectives import OPSD, Objective
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher, live_teacher
 from opsd_lab.problems.champ import AnnotatedSolution

@@ -19,7 +19,7 @@ from opsd_lab.contexts import (
 from opsd_lab.diagnostics import with_outcomes
 from opsd_lab.experiments.walkthrough import CHAT
 from opsd_lab.grading import Grader
-from opsd_lab.objectives.opsd import OPSD, Objective
+from opsd_lab.objectives import OPSD, Objective
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher
 from opsd_lab.problems.problem import Problem

@@ -1,94 +1,136 @@
 """The only place that pads, masks and aligns.
 
 Masks come from lengths, never from token values, so an end-of-sequence token that doubles as padding is scored like any
-other. Both sides hold the very same completion ids.
+other. All sides hold the very same completion ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from opsd_lab.contexts import ContextPair
+from opsd_lab.contexts import Prompts
+from opsd_lab.objectives import Tokens
 from opsd_lab.rollouts.base import Rollout
 
 
 @dataclass(frozen=True)
 class Example:
-    """One rollout with its two prompts; `scored` is how many of its tokens count, from the first on; `advantage` is the rollout's.
+    """One rollout with its prompts, and what is known of it.
+
+    `scored` is how many of its tokens count, from the first on, and `weight` what each of them weighs. `advantage`, `outcome` (its
+    reward) and `pass_rate` (its problem's) are the rollout's; NaN where nobody judged it.
 
     Raises:
         ValueError: when the rollout continues another prompt than the student's, or no token or more than all are scored.
     """
 
-    pair: ContextPair
+    prompts: Prompts
     rollout: Rollout
     scored: int
+    weight: float = 1.0
     advantage: float = 0.0
+    outcome: float = float("nan")
+    pass_rate: float = float("nan")
 
     def __post_init__(self) -> None:
-        if self.rollout.prompt_ids != self.pair.student_ids:
+        if self.rollout.prompt_ids != self.prompts.student_ids:
             raise ValueError(f"the rollout of problem {self.rollout.problem_id!r} continues another prompt than its student's")
         if not 1 <= self.scored <= len(self.rollout.completion_ids):
             raise ValueError(f"the rollout of problem {self.rollout.problem_id!r}: {self.scored} scored tokens are out of range")
 
     @property
+    def completion(self) -> tuple[int, ...]:
+        """The tokens that are scored."""
+        return self.rollout.completion_ids[: self.scored]
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        """The lengths of all prompts, the student's first; views without one are left out."""
+        return [len(ids) for ids in (self.prompts.student_ids, *self.prompts.teachers.values()) if ids is not None]
+
+    @property
     def width(self) -> int:
-        """Tokens of the longer side, prompt and scored completion."""
-        return max(len(self.pair.student_ids), len(self.pair.teacher_ids)) + self.scored
+        """Tokens of the longest side, prompt and scored completion."""
+        return max(self.prompt_lengths) + self.scored
 
 
 @dataclass(frozen=True)
-class DistillBatch:
-    """Padded tensors of several examples.
+class Sequences:
+    """One side's prompts with their completions, padded on the right.
 
-    `student_ids` [B, S] and `teacher_ids` [B, U]: prompt, then completion, then padding. `student_starts`, `teacher_starts` [B]:
-    prompt lengths. `completion_ids`, `completion_mask` [B, T]: the tokens to score, the same for both sides.
+    `ids` [R, S], `starts` [R]: the prompts' lengths. `completion_ids`, `completion_mask` [R, T]: the tokens to score. `rows` [R] says
+    which rows of the batch these are.
 
     Raises:
-        AssertionError: when a side's completion is not the one to score.
+        AssertionError: when a row's completion is not the one to score.
     """
 
-    student_ids: Tensor
-    student_starts: Tensor
-    teacher_ids: Tensor
-    teacher_starts: Tensor
+    ids: Tensor
+    starts: Tensor
     completion_ids: Tensor
     completion_mask: Tensor
+    rows: Tensor
 
     def __post_init__(self) -> None:
-        for name, ids, starts in (
-            ("student", self.student_ids, self.student_starts),
-            ("teacher", self.teacher_ids, self.teacher_starts),
+        for row, start, completion, mask in zip(
+            self.ids, self.starts.tolist(), self.completion_ids, self.completion_mask, strict=True
         ):
-            for row, start, completion, mask in zip(ids, starts.tolist(), self.completion_ids, self.completion_mask, strict=True):
-                length = int(mask.sum())
-                if not torch.equal(row[start : start + length], completion[:length]):
-                    raise AssertionError(f"DistillBatch: the {name} would be scored on other tokens than the rollout's")
-
-    @property
-    def tokens(self) -> Tensor:
-        """The completion tokens without padding [N], row by row: the order of `CompletionStates.hidden`."""
-        return self.completion_ids[self.completion_mask]
-
-    def to(self, device: torch.device) -> "DistillBatch":
-        """Return the batch on a device."""
-        return DistillBatch(**{name: value.to(device) for name, value in vars(self).items()})
+            length = int(mask.sum())
+            if not torch.equal(row[start : start + length], completion[:length]):
+                raise AssertionError("Sequences: a side would be scored on other tokens than the rollout's")
 
 
-def build_batch(examples: Sequence[Example], pad_id: int) -> DistillBatch:
-    """Pad examples on the right into one batch."""
-    completions = [e.rollout.completion_ids[: e.scored] for e in examples]
+@dataclass(frozen=True)
+class Batch:
+    """Several examples as padded tensors: the student's sequences, the teachers' by view, and what is known of the scored tokens [N].
+
+    A view's sequences are those of the rollouts that have it. `tokens` are row by row, without padding.
+    """
+
+    student: Sequences
+    teachers: Mapping[str, Sequences]
+    tokens: Tokens
+    weight: Tensor
+
+
+def build_batch(examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Pad examples, which have the same views, on the right into one batch on a device."""
     lengths = torch.tensor([e.scored for e in examples])
-    return DistillBatch(
-        student_ids=_pad([e.pair.student_ids + c for e, c in zip(examples, completions, strict=True)], pad_id),
-        student_starts=torch.tensor([len(e.pair.student_ids) for e in examples]),
-        teacher_ids=_pad([e.pair.teacher_ids + c for e, c in zip(examples, completions, strict=True)], pad_id),
-        teacher_starts=torch.tensor([len(e.pair.teacher_ids) for e in examples]),
-        completion_ids=_pad(completions, pad_id),
-        completion_mask=torch.arange(int(lengths.max())) < lengths[:, None],
+    completion_ids = _pad([e.completion for e in examples], pad_id)
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+
+    def sequences(prompts: Sequence[tuple[int, ...] | None]) -> Sequences:
+        rows = [i for i, ids in enumerate(prompts) if ids is not None]
+        ids = _pad([prompts[i] + examples[i].completion for i in rows], pad_id)
+        starts, chosen = torch.tensor([len(prompts[i]) for i in rows]), torch.tensor(rows, dtype=torch.long)
+        made = Sequences(ids, starts, completion_ids[chosen], mask[chosen], chosen)
+        return Sequences(**{name: value.to(device) for name, value in vars(made).items()})
+
+    def per_token(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths).to(device)
+
+    views = {name: [e.prompts.teachers[name] for e in examples] for name in examples[0].prompts.teachers}
+    judged = all(e.outcome == e.outcome for e in examples)
+    tokens = Tokens(
+        ids=completion_ids[mask].to(device),
+        rollout=torch.arange(len(examples)).repeat_interleave(lengths).to(device),
+        position=torch.cat([torch.arange(e.scored) for e in examples]).to(device),
+        length=lengths.repeat_interleave(lengths).to(device),
+        advantage=per_token([e.advantage for e in examples]),
+        outcome=per_token([e.outcome for e in examples]) if judged else None,
+        pass_rate=per_token([e.pass_rate for e in examples]) if judged else None,
+        sampled_logprob=sampled_logprobs(examples).to(device),
+        seen={name: per_token([ids is not None for ids in prompts]).bool() for name, prompts in views.items()},
     )
+    teachers = {name: sequences(prompts) for name, prompts in views.items() if any(ids is not None for ids in prompts)}
+    return Batch(sequences([e.prompts.student_ids for e in examples]), teachers, tokens, per_token([e.weight for e in examples]))
+
+
+def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
+    """Return the sampler's log-probability of every scored token [N], float32."""
+    return torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
 
 
 def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[int]]:
@@ -107,17 +149,18 @@ def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[i
 
 
 def padding_share(examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> float:
-    """Return which share of both sides' positions is padding when the examples are scored in these groups; 0 for none."""
+    """Return which share of all sides' positions is padding when the examples are scored in these groups; 0 for none."""
     real = padded = 0
     for group in groups:
-        for side in ("student_ids", "teacher_ids"):
-            lengths = [len(getattr(examples[i].pair, side)) + examples[i].scored for i in group]
-            real, padded = real + sum(lengths), padded + len(lengths) * max(lengths)
+        prompts = [examples[i].prompts for i in group]
+        for side in (lambda p: p.student_ids, *[lambda p, n=name: p.teachers[n] for name in prompts[0].teachers]):
+            lengths = [len(ids) + examples[i].scored for i, p in zip(group, prompts, strict=True) if (ids := side(p)) is not None]
+            real, padded = real + sum(lengths), padded + len(lengths) * max(lengths, default=0)
     return 1 - real / padded if padded else 0.0
 
 
 def join_columns(
-    groups: Sequence[Sequence[int]], columns: Sequence[dict[str, Tensor]], examples: Sequence[Example]
+    groups: Sequence[Sequence[int]], columns: Sequence[Mapping[str, Tensor]], examples: Sequence[Example]
 ) -> dict[str, Tensor]:
     """Put the per-token columns of micro-batches [n] together in the order of the examples [N]; none for no examples."""
     parts: list[dict[str, Tensor]] = [{} for _ in examples]
@@ -125,7 +168,13 @@ def join_columns(
         for name, values in of_group.items():
             for i, part in zip(group, values.split([examples[i].scored for i in group]), strict=True):
                 parts[i][name] = part
-    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.cat([_of(part, name, example) for part, example in zip(parts, examples, strict=True)]) for name in names}
+
+
+def _of(part: Mapping[str, Tensor], name: str, example: Example) -> Tensor:
+    """Return a rollout's column; 0 where an objective recorded it of other rollouts only."""
+    return part[name] if name in part else next(iter(part.values())).new_zeros(example.scored, dtype=torch.float32)
 
 
 def _pad(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:

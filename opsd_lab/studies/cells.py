@@ -20,7 +20,14 @@ SETTINGS = b"opsd_lab settings"
 
 def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], Parts]:
     """Return what each cell depends on; what cells share is looked at once."""
-    values = {"chat": study.chat, "sampling": study.sampling, "evaluation": study.evaluation, "training": study.params}
+    values = {
+        "chat": study.chat,
+        "evaluation chat": study.evaluation_chat,
+        "sampler": study.sampler,
+        "sampling": study.sampling,
+        "evaluation": study.evaluation,
+        "training": study.params,
+    }
     values |= {"rollouts": study.rollouts, "checkpoints": study.checkpoints, "during": study.during, "by": study.by}
     values |= {"training problems": list(study.train)} | {
         f"split {name!r}": list(problems) for name, problems in study.splits.items()

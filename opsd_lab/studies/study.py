@@ -26,7 +26,7 @@ from opsd_lab.grading import Grader
 from opsd_lab.identity.parts import Parts
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
 from opsd_lab.studies.cells import cell_settings, check_cell, write_cell
 from opsd_lab.training.ledger import Ledger, peak_memory_gb
 from opsd_lab.training.recipes import Recipe
@@ -53,14 +53,20 @@ COLUMNS: dict[str, str] = {
 }
 
 
+def transformers_sampler(policy: Policy) -> Sampler:
+    """Return the sampler that runs the policy's own model."""
+    return HFSampler(policy, progress=False)
+
+
 @dataclass(frozen=True)
 class Study:
     """What all arms share, and the arms.
 
     `policy` returns the fresh initial policy of a seed. `splits` are the problems of each evaluation, of which `during` names those
     that are evaluated at every one of `checkpoints` (optimiser steps, the last of which ends the run); the others are evaluated at
-    the last. `rollouts` make one optimiser step. `by` says which answer is judged, in training and in evaluation. An arm that is
-    None is the initial policy, evaluated once.
+    the last. `chat` is the format of student and teacher, `evaluation_chat` that of evaluation, the student's if left out; a recipe
+    may have its own. `sampler` makes of a policy what continues its prompts. `rollouts` make one optimiser step. `by` says which
+    answer is judged, in training and in evaluation. An arm that is None is the initial policy, evaluated once.
 
     Raises:
         ValueError: for no arms, checkpoints that do not rise, or an unknown split in `during`.
@@ -79,6 +85,8 @@ class Study:
     checkpoints: tuple[int, ...]
     during: tuple[str, ...] = ("test",)
     by: By = "final"
+    evaluation_chat: ChatFormat | None = None
+    sampler: Callable[[Policy], Sampler] = transformers_sampler
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -108,10 +116,10 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
     ledger = Ledger()
     try:
         policy, recipe = study.policy(seed), study.arms[arm]
-        sampler = HFSampler(policy, progress=False)
+        sampler = study.sampler(policy)
         with Grader() as grader:
             if recipe is None:
-                rows += _evaluated(study, policy, sampler, grader, study.splits, 0, ledger, seed)
+                rows += _evaluated(study, recipe, policy, sampler, grader, study.splits, 0, ledger, seed)
                 return _frame(rows, arm, seed)
             params = replace(study.params, seed=seed)
             rewards = AnswerReward(grader, study.by)
@@ -121,7 +129,7 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
                 if record.step in study.checkpoints:
                     last = record.step == study.checkpoints[-1]
                     chosen = study.splits if last else {name: study.splits[name] for name in study.during}
-                    rows += _evaluated(study, policy, sampler, grader, chosen, record.step, ledger, seed)
+                    rows += _evaluated(study, recipe, policy, sampler, grader, chosen, record.step, ledger, seed)
     except Exception as error:  # a cell that fails must not take the others with it
         place = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
@@ -198,15 +206,17 @@ def _cell_of(factory: Callable[[], Study], arm: str, seed: int) -> pd.DataFrame:
 
 def _evaluated(
     study: Study,
+    recipe: Recipe | None,
     policy: Policy,
-    sampler: HFSampler,
+    sampler: Sampler,
     grader: Grader,
     splits: Mapping[str, Sequence[Problem]],
     step: int,
     ledger: Ledger,
     seed: int,
 ) -> list[dict]:
-    contexts = ContextBuilder(policy.tokenizer, student=study.chat)
+    own = recipe and (recipe.evaluation_chat or recipe.student_chat)
+    contexts = ContextBuilder(policy.tokenizer, student=own or study.evaluation_chat or study.chat)
     rows = []
     for name, problems in splits.items():
         params = replace(study.evaluation, seed=seed)

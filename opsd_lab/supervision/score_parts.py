@@ -58,7 +58,8 @@ class ScoreParts:
 
     def save(self, number: int, part: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Keep a finished part; it is there whole or not at all."""
-        tensors = {f"{view}/{name}": values.contiguous() for view, columns in part.items() for name, values in columns.items()}
+        # Copies: safetensors refuses tensors that share their memory, as the views' weights do.
+        tensors = {f"{view}/{name}": values.clone() for view, columns in part.items() for name, values in columns.items()}
         write_whole(self._path(number), lambda partial: save_file(tensors, partial))
 
     def _path(self, number: int) -> Path:
@@ -70,12 +71,14 @@ def fingerprint(
     teacher: Teacher,
     student: Teacher | None,
     objective: object,
+    weights: object,
     views: Mapping[str, Sequence[Example]],
-    limits: tuple[int, ...],
+    limits: tuple[float | None, ...],
 ) -> Parts:
     """Return all that the numbers of a scoring depend on: both sides' weights by content, objective, tokens, limits, versions.
 
-    `limits` are the number of most probable tokens and the tokens of a micro-batch, which decide how sums are rounded.
+    `limits` are the number of most probable tokens, the tokens of a micro-batch, which decide how sums are rounded, and the
+    importance cap.
 
     Raises:
         TypeError: when something cannot be identified.
@@ -85,12 +88,12 @@ def fingerprint(
         with whose.beside(policy) as theirs:
             known = {p.data_ptr() for p in [*theirs.model.parameters(), *policy.model.parameters(), *whose.state().values()]}
             parts |= parts_of(f"the {side}'s kind", whose, known) | policy_parts(theirs, f"the {side}")
-    parts |= parts_of("objective", objective)
+    parts |= parts_of("objective", objective) | parts_of("weights", weights)
     for name, examples in views.items():
-        rollouts = [(example.pair.student_ids, example.rollout.completion_ids, example.scored) for example in examples]
+        rollouts = [(e.prompts.student_ids, e.rollout.completion_ids, e.scored, e.weight, e.advantage, e.outcome) for e in examples]
         parts["rollouts"] = f"#{digest(rollouts)}"
-        parts[f"view {name!r}"] = f"#{digest([example.pair.teacher_ids for example in examples])}"
-    return parts | dict(zip(("top_k", "token_budget"), map(str, limits), strict=True)) | versions()
+        parts[f"view {name!r}"] = f"#{digest([dict(e.prompts.teachers) for e in examples])}"
+    return parts | dict(zip(("top_k", "token_budget", "importance_cap"), map(str, limits), strict=True)) | versions()
 
 
 def _read(note: Path) -> Parts | None:

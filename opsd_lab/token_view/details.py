@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from opsd_lab.token_view.visible import literal, visible_text
+from opsd_lab.tokens.table import COLUMNS
 from opsd_lab.tokens.top import SIDES, TopTokens
 
 VERDICTS = MappingProxyType(
@@ -101,6 +102,11 @@ def column_name(column: str) -> str:
     return NAMES.get(column) or column.replace("_", " ")
 
 
+def extra_columns(row: dict) -> list[str]:
+    """Return the names of what a method recorded of a token beyond the columns that every table has."""
+    return [name for name in row if name not in COLUMNS and name not in LEADERS]
+
+
 def token_details(row: dict) -> str:
     """Return one token's numbers as a few lines of plain text; `row` has the columns of a TokenTable.
 
@@ -119,6 +125,8 @@ def token_details(row: dict) -> str:
         lines.append(f"{side}: p {probability(logprob)}, log-prob {number(logprob)}, rank {rank}, entropy {entropy:.2f}")
         if leaders := row.get(f"{side}_leaders"):
             lines.append(f"  {leaders}")
+    if extra := extra_columns(row):
+        lines.append(", ".join(f"{visible_text(name)} {visible_text(_cell(row, name))}" for name in extra))
     verdict, source, phase = step_words(row)
     lines.append(", ".join(filter(None, [verdict + source, phase])))
     return "\n".join(filter(None, lines))
@@ -129,8 +137,9 @@ def tokens_as_table(rows: list[dict], caption: str, column: str) -> str:
 
     `column`, the one that the tokens are coloured by, is among the columns, as are the `leading_tokens` of the rows.
     """
-    columns = dict.fromkeys(["position", "gap", column, *NAMES, *(name for name in LEADERS if name in rows[0])])
-    heads = "".join(f'<th scope="col">{LEADERS.get(name) or column_name(name)}' for name in ("token", *columns))
+    own = [name for name in LEADERS if name in rows[0]]
+    columns = dict.fromkeys(["position", "gap", column, *NAMES, *extra_columns(rows[0]), *own])
+    heads = "".join(f'<th scope="col">{LEADERS.get(name) or attribute(column_name(name))}' for name in ("token", *columns))
     # Each row states its background, because JupyterLab's own themes colour the rows of every table. Cells need no end tags.
     body = "".join(
         f'<tr style="background:#fff"><th scope="row">{attribute(literal(row["token"]))}'

@@ -389,7 +389,8 @@ class View {
     const head = make("div", {class: "facts"}, ...(panel.name ? [make("strong", {}, panel.name)] : []), make("span", {class: "word"}, data.shown[i]),
       fact("position", String(data.position[i])), fact("id", String(data.token_id[i])), fact("class", data.class[i]), side("student"), side("teacher"),
       fact("gap", `${signed(value("gap"))} nats`), fact("divergence", `${value("divergence").toPrecision(3)} nats`), fact("loss", value("loss").toPrecision(3)),
-      fact("weight", String(data.weight[i])), fact("step", step), fact("error", PHASE[data.error_phase[i]]), fact("outcome", data.outcome[i] || "not graded"));
+      fact("weight", String(data.weight[i])), fact("step", step), fact("error", PHASE[data.error_phase[i]]), fact("outcome", data.outcome[i] || "not graded"),
+      ...Object.entries(data.extra).map(([name, values]) => fact(name, values[i])));
     if (!data.top) return make("div", {}, head, make("div", {class: "caption"}, "The most probable tokens are not in this table: score the rollouts with top_k=20."));
     return make("div", {}, head, make("div", {class: "lists"}, this.list(panel, i, "student", "teacher"), this.list(panel, i, "teacher", "student")));
   }

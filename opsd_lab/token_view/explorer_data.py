@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import pandas as pd
 
 from opsd_lab.token_view.colours import ABOVE, BELOW
 from opsd_lab.token_view.details import VERDICTS
@@ -58,6 +59,7 @@ def _panel(table: TokenTable) -> dict:
     frame = table.frame.iloc[order]
     tokens = frame["token"].tolist()
     panel = {name: frame[name].tolist() for name in COLUMNS} | {"class": token_classes(tokens)}
+    panel["extra"] = {visible_text(name): _shown_values(frame[name]) for name in table.extra}
     panel["source_shown"] = [source and visible_text(source) for source in panel["label_source"]]
     panel["shown"], panel["breaks"] = zip(*map(_shown, tokens), strict=True)
     if table.top is not None:
@@ -66,6 +68,11 @@ def _panel(table: TokenTable) -> dict:
         ids = {i for name in ARRAYS if name.endswith("ids") for i in getattr(top, name).ravel().tolist()}
         panel["texts"] = {str(i): visible_text(top.texts[i], space="·") for i in sorted(ids)}
     return panel
+
+
+def _shown_values(column: pd.Series) -> list[str]:
+    """Return what a method recorded as short texts."""
+    return [visible_text(value) if isinstance(value, str) else f"{value:.3g}" for value in column.tolist()]
 
 
 def _shown(token: str) -> tuple[str, int]:

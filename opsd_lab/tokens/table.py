@@ -41,17 +41,19 @@ class TokenTable:
     """One row per completion token of one or several rollouts.
 
     `frame` holds the columns of `COLUMNS`, in that order:
-    `rollout` numbers the rollouts from 0 and `position` the tokens inside each, from 0; `token` is the token's text;
-    `gap` is teacher minus student log-probability of the token that the student wrote (nats); `divergence` is the
-    per-token divergence after the point-wise clip and `clipped` what that clip took off; `loss` is the token's
-    term of the objective and `weight` its weight there; entropies are in nats; a rank of 0 is the most probable token;
-    `step` numbers the reasoning steps of the rollout (-1: in none), `label` is the step's verdict, one of `LABELS`, and
-    `label_source` who gave it ("arithmetic", "human", ...); `error_phase` places the token relative to the rollout's first
-    incorrect step ("before" everywhere if there is none) and `outcome` is the verdict on the rollout's final answer.
-    The last three may be left out; they are then "". `top` holds both sides' most probable tokens, where asked for.
+    `rollout` numbers the rollouts from 0 and `position` the tokens inside each, from 0; `token` is the token's text; `gap` is
+    teacher minus student log-probability of the token that the student wrote (nats); `divergence` is the per-token divergence after
+    the point-wise clip and `clipped` what that clip took off; `loss` is the token's term of the objective and `weight` its weight
+    there; entropies are in nats; a rank of 0 is the most probable token; `step` numbers the reasoning steps of the rollout (-1: in
+    none), `label` is the step's verdict, one of `LABELS`, and `label_source` who gave it ("arithmetic", "human", ...);
+    `error_phase` places the token relative to the rollout's first incorrect step ("before" everywhere if there is none) and
+    `outcome` is the verdict on the rollout's final answer. The last three may be left out; they are then "". Any further columns of
+    numbers or texts, such as what an objective records, follow after them (`extra`). `top` holds both sides' most probable tokens,
+    where asked for.
 
     Raises:
-        ValueError: for missing or unknown columns, missing values, values of another type, text with half of a surrogate pair, a gap
+        ValueError: for missing columns, missing values, further columns that are neither numbers nor texts, values of another type,
+        text with half of a surrogate pair, a gap
             that is not the difference it claims to be, a token that stands there twice, a rollout with two problems or outcomes, or
             lists that do not fit the rows.
     """
@@ -61,15 +63,15 @@ class TokenTable:
 
     def __post_init__(self) -> None:
         given = self.frame.assign(**{name: "" for name in LATER if name not in self.frame})
-        missing = [c for c in COLUMNS if c not in given]
-        unknown = [c for c in given if c not in COLUMNS]
-        if missing or unknown:
-            raise ValueError(f"TokenTable: missing columns {missing}, unknown columns {unknown}")
-        given = given[list(COLUMNS)].reset_index(drop=True)
+        if missing := [c for c in COLUMNS if c not in given]:
+            raise ValueError(f"TokenTable: missing columns {missing}")
+        extra = [c for c in given if c not in COLUMNS]
+        given = given[[*COLUMNS, *extra]].reset_index(drop=True)
         for name in COLUMNS:
             if bad := given.index[given[name].isna()].tolist():
                 raise ValueError(f"TokenTable: column {name!r} has no value in row {bad[0]} ({len(bad)} such rows)")
-        frame = pd.DataFrame({name: _typed(given[name], kind) for name, kind in COLUMNS.items()})
+        kinds = COLUMNS | {name: _extra_kind(given[name]) for name in extra}
+        frame = pd.DataFrame({name: _typed(given[name], kind) for name, kind in kinds.items()})
         _check_numbers(frame)
         _check_rollouts(frame)
         if self.top is not None and len(self.top) != len(frame):
@@ -78,6 +80,11 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @property
+    def extra(self) -> list[str]:
+        """The names of the columns beyond those that every table has."""
+        return [name for name in self.frame if name not in COLUMNS]
 
     def rollout(self, index: int) -> "TokenTable":
         """Return the rows of one rollout.
@@ -125,7 +132,9 @@ class TokenTable:
         if any(top is None for top in tops) and any(top is not None for top in tops):
             raise ValueError("TokenTable: only some of the tables hold the most probable tokens; score them all with the same top_k")
         top = TopTokens.concatenate(tops) if tops and tops[0] is not None else None
-        return TokenTable(pd.concat(frames, ignore_index=True), top)
+        joined = pd.concat(frames, ignore_index=True)
+        texts = [name for name in joined if pd.api.types.is_string_dtype(joined[name])]  # "" where a table has no such column
+        return TokenTable(joined.fillna(dict.fromkeys(texts, "")), top)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a copy of the rows; the most probable tokens, if there are any, stand in columns of lists after them."""
@@ -140,6 +149,23 @@ class TokenTable:
         """
         lists = [name for name in (*ARRAYS, *TEXTS) if name in frame]
         return TokenTable(frame.drop(columns=lists), TopTokens.from_columns(frame) if lists else None)
+
+
+def _extra_kind(column: pd.Series) -> str:
+    """Return the type of a further column: float64 for numbers, else text.
+
+    Raises:
+        ValueError: for anything else; it names the column.
+    """
+    if not isinstance(column.name, str):
+        raise ValueError(f"TokenTable: column {column.name!r} has a name that is no text")
+    if pd.api.types.is_numeric_dtype(column):
+        return "float64"
+    if all(isinstance(value, (float, int)) and not isinstance(value, bool) for value in column):
+        return "float64"
+    if all(isinstance(value, str) for value in column):
+        return "string"
+    raise ValueError(f"TokenTable: column {column.name!r} holds neither numbers nor texts")
 
 
 def _typed(column: pd.Series, kind: str) -> pd.Series:

@@ -23,7 +23,7 @@ from opsd_lab.identity.parts import Parts, differences, parts_of, policy_parts, 
 from opsd_lab.training.ledger import Ledger
 from opsd_lab.training.trainer import Trainer
 
-WRITTEN = ("step", "ledger", "experiment")  # the metadata beside the digest of the whole
+WRITTEN = ("step", "ledger", "states", "experiment")  # the metadata beside the digest of the whole
 
 
 def experiment_parts(trainer: Trainer) -> Parts:
@@ -38,10 +38,13 @@ def experiment_parts(trainer: Trainer) -> Parts:
     states = {value.data_ptr() for value in trainer.teacher.state().values()}
     known = {p.data_ptr() for p in trainer.policy.model.parameters()} | states
     pieces = {"training": trainer.params, "sampling": trainer.sampling, "objective": trainer.objective, "teacher": trainer.teacher}
-    pieces |= {"source": trainer.source, "rewards": trainer.rewards, "gate": trainer.gate}
+    pieces |= {"source": trainer.source, "rewards": trainer.rewards, "gate": trainer.gate, "weights": trainer.weights}
+    if trainer.contexts.needs_rollout:  # other views are known by what they showed
+        pieces["views"] = dict(trainer.contexts.views)
     parts = {key: text for name, piece in pieces.items() for key, text in parts_of(name, piece, known).items()}
     prompts = {"problems": trainer.problems}
-    prompts |= {f"the {side}'s prompts": [getattr(pair, f"{side}_ids") for pair in trainer.pairs] for side in ("student", "teacher")}
+    prompts |= {"the student's prompts": [shown.student_ids for shown in trainer.prompts]}
+    prompts |= {"the teacher's prompts": [dict(shown.teachers) for shown in trainer.prompts]}
     parts |= {name: f"#{digest(value, name)}" for name, value in prompts.items()}
     parts |= policy_parts(trainer.policy, "the model", trainable)
     return parts | {"the initial weights": f"#{trainer.initial_weights}"} | versions()
@@ -54,7 +57,8 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
         TypeError: when a piece of the experiment cannot be identified, so that nobody could tell whose checkpoint it is.
     """
     tensors = {name: value.contiguous() for name, value in _state(trainer).items()}
-    written = [str(trainer.step), json.dumps(asdict(trainer.ledger)), json.dumps(experiment_parts(trainer))]
+    states = json.dumps(list(trainer.states.values()))
+    written = [str(trainer.step), json.dumps(asdict(trainer.ledger)), states, json.dumps(experiment_parts(trainer))]
     metadata = dict(zip(WRITTEN, written, strict=True))
     metadata["content"] = _content(tensors, metadata)
     write_whole(path, lambda partial: save_file(tensors, partial, metadata))
@@ -76,10 +80,11 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> None:
     mine = {name: value for name, value in present.items() if not name.startswith("optimizer/")}
     if wrong := [name for name, value in mine.items() if name not in tensors or tensors[name].shape != value.shape]:
         raise ValueError(f"{path}: {wrong[0]} is missing or has another shape; build the trainer as the saved one was")
-    before = {name: value.clone() for name, value in present.items()}, trainer.step, trainer.ledger
+    before = {name: value.clone() for name, value in present.items()}, trainer.step, trainer.ledger, list(trainer.states.values())
     with deferred_interrupts(points=False):
         try:
-            _put(trainer, tensors, int(metadata["step"]), Ledger(**json.loads(metadata["ledger"])))
+            ledger, states = Ledger(**json.loads(metadata["ledger"])), json.loads(metadata["states"])
+            _put(trainer, tensors, int(metadata["step"]), ledger, states)
         except BaseException:
             _put(trainer, *before)
             raise
@@ -94,7 +99,7 @@ def _state(trainer: Trainer) -> dict[str, Tensor]:
     return tensors
 
 
-def _put(trainer: Trainer, tensors: Mapping[str, Tensor], step: int, ledger: Ledger) -> None:
+def _put(trainer: Trainer, tensors: Mapping[str, Tensor], step: int, ledger: Ledger, states: list) -> None:
     groups: dict[str, dict[str, Tensor]] = {"policy": {}, "teacher": {}, "optimizer": {}}
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")
@@ -109,6 +114,7 @@ def _put(trainer: Trainer, tensors: Mapping[str, Tensor], step: int, ledger: Led
             p.copy_(groups["policy"][name])
     trainer.optimizer.load_state_dict({"state": moments, "param_groups": trainer.optimizer.state_dict()["param_groups"]})
     trainer.step, trainer.ledger = step, ledger
+    trainer.states = dict(zip(trainer.states, states, strict=True))
     trainer.sampler.update(trainer.policy)
 
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from opsd_lab.divergences import LossTerms, Side, Tokens
-from opsd_lab.objectives.opsd import OPSD, Objective
+from opsd_lab.divergences import Side
+from opsd_lab.objectives import OPSD, Losses, Objective, Teachers, Tokens, compute_losses
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher
 from opsd_lab.scoring.batching import Example
-from opsd_lab.scoring.forward import CompletionStates
+from opsd_lab.scoring.pipeline import Pipeline
 from opsd_lab.training.gradients import Gradients, StepBatch
-from opsd_lab.training.ledger import Stopwatch
 from opsd_lab.training.records import Columns, TrainingParams
 
 COSINE = "clip_cosine"
@@ -44,23 +43,18 @@ class ClipMeasured(Objective):
         if self.objective.pointwise_clip is None:
             raise ValueError("OPSD without pointwise_clip has no clip to measure; give it one, or do not measure it")
 
-    def terms(self, student: Side, teacher: Side, tokens: Tokens, slope: bool) -> LossTerms:
-        """Return the clipped losses of a few tokens [n] and their derivatives."""
-        return self.objective.terms(student, teacher, tokens, slope)
+    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the clipped losses of a few tokens [n]."""
+        return self.losses_and_slopes(student, teachers, tokens).loss
 
-    def _terms_and_columns(self, student: Side, teacher: Side, tokens: Tokens, slope: bool) -> tuple[LossTerms, Columns]:
-        terms, columns = super()._terms_and_columns(student, teacher, tokens, True)
-        whole = replace(self.objective, pointwise_clip=None).terms(student, teacher, tokens, True)
-        return terms, columns | {COSINE: _cosines(terms.slope, whole.slope)}
-
-
-def clip_cosines(objective: OPSD, student: CompletionStates, teacher: CompletionStates, token_ids: Tensor) -> Tensor:
-    """Return each token's cosine [N] between clipped and unclipped gradient by the student's logits, a few tokens at a time.
-
-    Raises:
-        TypeError, ValueError: as `ClipMeasured` does.
-    """
-    return ClipMeasured(objective).columns(student, {"": teacher}, token_ids)[""][COSINE]
+    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
+        """Return the clipped losses of a few tokens [n] and their slopes."""
+        found = compute_losses(self.objective, student, teachers, tokens, slope=True)
+        whole = compute_losses(
+            replace(self.objective, pointwise_clip=None), student, teachers, tokens.of_views(tokens.seen), slope=True
+        )
+        tokens.record(**{COSINE: _cosines(found.slope, whole.slope)})
+        return found
 
 
 def clip_cosine_of_weights(
@@ -85,7 +79,7 @@ def clip_cosine_of_weights(
         for one in (objective, replace(objective, pointwise_clip=None)):
             for p in trainable:
                 p.grad = None
-            Gradients(policy, teacher, one).add(batch, batch.total, Stopwatch())
+            Gradients(Pipeline(policy, teacher, one)).add(batch, batch.total)
             found.append(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().double() for p in trainable]))
     finally:
         for p, gradient in zip(trainable, own, strict=True):

@@ -1,4 +1,4 @@
-"""One step's gradient: both sides' scores of the same tokens, their weighted losses, and the sum of these led back to the weights."""
+"""One step's gradient: the weighted losses' sum led back to the weights, micro-batch by micro-batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,11 @@ import torch
 from torch import Tensor
 
 from opsd_lab.basics.interrupts import interruption_point
-from opsd_lab.divergences import Tokens
-from opsd_lab.objectives.opsd import Objective
+from opsd_lab.objectives.weights import TokenWeights, needs_step, weigh
 from opsd_lab.policies.head import LogitHead
-from opsd_lab.policies.policy import Policy
-from opsd_lab.policies.teachers import Teacher
-from opsd_lab.scoring.batching import DistillBatch, Example, build_batch, join_columns, micro_batches
-from opsd_lab.scoring.forward import CompletionStates, score_completions
-from opsd_lab.training.ledger import Stopwatch
-from opsd_lab.training.records import Columns, TrainingParams, sampled_logprobs
+from opsd_lab.scoring.batching import Batch, Example, build_batch, join_columns, micro_batches
+from opsd_lab.scoring.pipeline import Pipeline, known_columns
+from opsd_lab.training.records import Columns, TrainingParams
 
 REMEDY = (
     "the weights are those of the step before. Lower the learning rate, or look at these problems' texts and their log-probabilities"
@@ -28,74 +24,81 @@ class NonFiniteError(FloatingPointError):
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one optimiser step trains on: rollouts, the weights of each one's tokens [scored], and which go through together."""
+    """What one optimiser step trains on: rollouts, and which go through together."""
 
     number: int
     examples: list[Example]
-    weights: list[Tensor]
     groups: list[list[int]]
 
     @classmethod
     def of(cls, number: int, examples: list[Example], params: TrainingParams, device: torch.device) -> "StepBatch":
-        """Return the batch of a step: a token weighs 1, or 1 over its rollout's tokens, so that every rollout weighs the same."""
+        """Return the batch of a step."""
         budget = params.token_budget or (1024 if device.type == "cpu" else 16_384)
-        weights = [torch.full((e.scored,), 1.0 if params.normalisation == "token" else 1.0 / e.scored) for e in examples]
-        return cls(number, examples, weights, micro_batches(examples, budget))
+        return cls(number, examples, micro_batches(examples, budget))
 
     @property
     def total(self) -> float:
-        """The sum of all weights."""
-        return float(sum(w.sum() for w in self.weights))
+        """The sum of what all tokens weigh by their examples."""
+        return float(sum(torch.full((e.scored,), e.weight).sum() for e in self.examples))
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """What adds up a step's gradient in the policy's trainable parameters, micro-batch by micro-batch.
+    """What adds up a step's gradient in the policy's trainable parameters.
 
-    `importance_cap` is that of `TrainingParams`.
+    `weights` of the tokens that need the whole step are made in a pass of their own, without gradient.
     """
 
-    policy: Policy
-    teacher: Teacher
-    objective: Objective
-    importance_cap: float | None = None
+    pipeline: Pipeline
+    weights: TokenWeights | None = None
 
-    def add(self, batch: StepBatch, total: float, watch: Stopwatch) -> Columns:
+    def add(self, batch: StepBatch, total: float) -> Columns:
         """Add the gradient of the weighted losses' sum over `total`; return the batch's columns [N], in the order of its examples.
 
         Raises:
             NonFiniteError: for a loss that is no number; it names the step and the problems.
+            TypeError, ValueError: for what an objective or token weights return.
         """
-        head = LogitHead.of(self.policy)
+        head = LogitHead.of(self.pipeline.policy)
+        weights = self.of_the_step(batch, head)
         columns = []
         for group in batch.groups:
             interruption_point()
-            chosen = [batch.examples[i] for i in group]
-            columns.append(self._add_group(chosen, [batch.weights[i] for i in group], total, head, watch))
-            _check_finite(batch.number, chosen, columns[-1])
+            padded, chosen = self._padded(batch, group)
+            found = self.pipeline.score(padded, head)
+            of_group = found.readings[""]
+            if weights is not None:
+                chosen_weights = torch.cat([weights[i] for i in group])
+                of_group |= {
+                    name: of_group[name] * chosen_weights.to(of_group[name]) for name in ("weight", "counted") if name in of_group
+                }
+            _check_finite(batch.number, chosen, of_group)
+            with self.pipeline.phase("train"):
+                # Not through accelerate, which would divide by an accumulation, or scale by a precision, that the environment names.
+                ((found.loss * of_group["weight"]).sum() / total).backward()
+            columns.append(of_group)
         return join_columns(batch.groups, columns, batch.examples)
 
-    def _add_group(self, examples: list[Example], weights: list[Tensor], total: float, head: LogitHead, watch: Stopwatch) -> Columns:
-        batch = build_batch(examples, self.policy.pad_id).to(self.policy.device)
-        teacher = self._taught(batch, head, watch) if self.objective.needs_teacher else None
-        with watch.phase("train"):
-            student = score_completions(self.policy, batch.student_ids, batch.student_starts, batch.completion_mask, head)
-            sampled = sampled_logprobs(examples).to(self.policy.device)
-            advantage = torch.cat([torch.full((e.scored,), e.advantage, device=self.policy.device) for e in examples])
-            loss, columns = self.objective(student, teacher or student, Tokens(batch.tokens, advantage, sampled))
-            weight = torch.cat(weights).to(loss)
-            if self.importance_cap is not None:
-                ratio = (columns["student_logprob"] - sampled.to(weight)).exp()
-                weight = weight * ratio.clamp(max=self.importance_cap)
-            # Not through accelerate, which would divide by an accumulation, or scale by a precision, that the environment names.
-            ((loss * weight).sum() / total).backward()
-        return columns | {"weight": weight}
+    def of_the_step(self, batch: StepBatch, head: LogitHead) -> list[Tensor] | None:
+        """Return each example's token weights that are made of all tokens of the step; None where there are none."""
+        if not needs_step(self.weights):
+            return None
+        columns = []
+        with torch.inference_mode():
+            for group in batch.groups:
+                interruption_point()
+                padded, _ = self._padded(batch, group)
+                columns.append(self.pipeline.score(padded, head).readings[""] | known_columns(padded.tokens))
+        joined = join_columns(batch.groups, columns, batch.examples)
+        if joined:  # rollouts are numbered over the whole step, not in each micro-batch
+            joined["rollout"] = torch.cat([torch.full((e.scored,), i) for i, e in enumerate(batch.examples)]).to(
+                joined["loss"].device
+            )
+        return list(weigh(self.weights, joined).split([e.scored for e in batch.examples])) if joined else []
 
-    def _taught(self, batch: DistillBatch, head: LogitHead, watch: Stopwatch) -> CompletionStates:
-        """Return the teacher's states of a micro-batch."""
-        with watch.phase("score"), torch.inference_mode(), self.teacher.beside(self.policy) as policy:
-            theirs = head if policy is self.policy else None
-            return score_completions(policy, batch.teacher_ids, batch.teacher_starts, batch.completion_mask, theirs)
+    def _padded(self, batch: StepBatch, group: Sequence[int]) -> tuple[Batch, list[Example]]:
+        chosen = [batch.examples[i] for i in group]
+        return build_batch(chosen, self.pipeline.policy.pad_id, self.pipeline.policy.device), chosen
 
 
 def _check_finite(number: int, examples: Sequence[Example], columns: Columns) -> None:

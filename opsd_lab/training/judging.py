@@ -9,7 +9,7 @@ from torch import Tensor
 from opsd_lab.basics.options import name_of
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout
-from opsd_lab.rollouts.sources import Gate, Rewards
+from opsd_lab.rollouts.gates import Gate, Rewards
 
 
 def judged(rewards: Rewards, rollouts: Sequence[Rollout], problems: Sequence[Problem]) -> list[float]:
@@ -44,24 +44,32 @@ def judged(rewards: Rewards, rollouts: Sequence[Rollout], problems: Sequence[Pro
     return checked
 
 
-def let_through(gate: Gate | None, rewards: Sequence[float], owners: Sequence[int]) -> list[bool]:
-    """Return which rollouts are trained on: all of them without a gate.
+def let_through(gate: Gate | None, rewards: Sequence[float] | None, owners: Sequence[str]) -> list[float]:
+    """Return what each rollout weighs: 1 without a gate. `owners` are the ids of their problems.
 
     Raises:
-        TypeError: for anything but an array of Booleans; it names the gate and the remedy.
-        ValueError: for one of another length.
+        TypeError: for anything but an array of Booleans or numbers; it names the gate and the remedy.
+        ValueError: for one of another length, or a weight that is negative or no number.
     """
     if gate is None:
-        return [True] * len(owners)
+        return [1.0] * len(owners)
     name, found = f"the gate {name_of(gate)}", gate(np.array(rewards), np.array(owners))
-    if not isinstance(found, np.ndarray) or found.dtype != bool:
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "bfiu":
         kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else _kind(found)
-        raise TypeError(f"{name} returned {kind}; return an array of Booleans, one for each rollout, such as `rewards > 0`")
+        raise TypeError(
+            f"{name} returned {kind}; return an array of Booleans or weights, one for each rollout, such as `rewards > 0`"
+        )
     if found.shape != (len(owners),):
         raise ValueError(
-            f"{name} returned Booleans of shape {found.shape} for {len(owners)} rollouts; return one for each, in their order"
+            f"{name} returned an array {found.shape} for {len(owners)} rollouts; return one entry for each, in their order"
         )
-    return found.tolist()
+    weights = found.astype(float)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        i = int(np.argmin(np.isfinite(weights) & (weights >= 0)))
+        raise ValueError(
+            f"{name} returned {weights[i]} for rollout {i}, of problem {owners[i]!r}; a weight is a number of at least 0"
+        )
+    return weights.tolist()
 
 
 def _kind(value: object) -> str:

@@ -2,15 +2,18 @@
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from opsd_lab.basics.options import instance, name_of
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.objectives.opsd import Objective
+from opsd_lab.divergences import Side
+from opsd_lab.objectives import Objective, Teachers, Tokens, ViewError
 from opsd_lab.policies.architecture import note_auxiliary_loss
 from opsd_lab.policies.head import check_head
 from opsd_lab.policies.policy import Policy, check_trainable
 from opsd_lab.problems.problem import Problem, check_unique
 from opsd_lab.rollouts.base import SamplingParams
-from opsd_lab.rollouts.sources import Gate
+from opsd_lab.rollouts.gates import Gate
 from opsd_lab.training.clipping import ClipMeasured
 from opsd_lab.training.records import TrainingParams
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from opsd_lab.training.trainer import Trainer
 
 
-def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) -> None:
+def check_pieces(trainer: "Trainer", teacher: object) -> None:
     """Make sure that a trainer's pieces are of their kinds and go together.
 
     Raises:
@@ -26,21 +29,24 @@ def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
         ValueError: for no problems, or pieces that do not go together.
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
-    _check_kinds(trainer, contexts, teacher)
-    objective, sampling, params, source = trainer.objective, trainer.sampling, trainer.params, trainer.source
+    _check_kinds(trainer, teacher)
+    _, objective, sampling, params = trainer.at(1)
     if not trainer.problems:
         raise ValueError("Trainer: there are no problems to train on")
     check_trainable(trainer.policy)
     if trainer.rewards is None and (trainer.gate or objective.needs_rewards):
         raise ValueError("Trainer: a gate, and an objective such as GRPO, need `rewards` to judge the rollouts")
-    if trainer.rewards is not None and trainer.gate is None and not objective.needs_rewards:
+    looked_at = (
+        trainer.gate or trainer.weights or objective.needs_rewards or objective.sees_outcomes or trainer.contexts.needs_rollout
+    )
+    if trainer.rewards is not None and not looked_at:
         raise ValueError(
             f"Trainer: {type(objective).__name__} does not look at rewards, and there is no gate that does; leave `rewards` out, "
             "add a gate such as correct_only, or take GRPO. To follow accuracy, use `evaluate`"
         )
     if check := getattr(trainer.rewards, "check", None):  # what cannot be judged is found before anything is sampled
         check(trainer.problems)
-    if source.writer == "text" and (params.importance_cap or objective.needs_rewards):
+    if not getattr(trainer.source, "samples", True) and (params.importance_cap or objective.needs_sampled_logprobs):
         raise ValueError("Trainer: given texts were not sampled, so there is no probability to correct or to reward them by")
     if params.measure_clip:
         ClipMeasured(objective)
@@ -48,9 +54,27 @@ def check_pieces(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
     if objective.needs_sampled_logprobs:
         check_whole_distribution(objective, sampling)
     check_unique(trainer.problems)
+    _try_views(objective, trainer.contexts)
     check_head(trainer.policy)
     note_auxiliary_loss(trainer.policy.causal_lm)
     sampling.prompt_limit(trainer.policy.context_length)
+
+
+def _try_views(objective: Objective, contexts: ContextBuilder) -> None:
+    """Ask the objective about made-up tokens, so that one which looks for other views is found before any work."""
+    if not objective.needs_teacher:
+        return
+    names, ids = list(contexts.views), torch.tensor([1, 2])
+    known = {name: torch.zeros(2) for name in ("advantage", "outcome", "pass_rate", "sampled_logprob")}
+    places = {"rollout": torch.zeros(2, dtype=torch.long), "position": torch.arange(2), "length": torch.full((2,), 2)}
+    tokens = Tokens(ids, **places, **known, seen={name: torch.ones(2, dtype=torch.bool) for name in names})
+    sides = [Side(torch.linspace(-1, 1, 16).view(2, 8) * (i + 1)) for i in range(len(names) + 1)]
+    try:
+        objective.loss(sides[0], Teachers(zip(names, sides[1:], strict=True)), tokens)
+    except ViewError as error:
+        raise ValueError(f"Trainer: {type(objective).__name__} and these contexts do not go together: {error}") from error
+    except Exception:  # made-up tokens prove nothing else
+        return
 
 
 def check_groups(objective: Objective, gate: Gate | None, n: int, name: str) -> None:
@@ -83,9 +107,9 @@ def check_whole_distribution(objective: Objective, sampling: SamplingParams) -> 
             )
 
 
-def _check_kinds(trainer: "Trainer", contexts: ContextBuilder, teacher: object) -> None:
+def _check_kinds(trainer: "Trainer", teacher: object) -> None:
     instance("Trainer: policy", trainer.policy, Policy, "load_policy returns one")
-    instance("Trainer: contexts", contexts, ContextBuilder, "write ContextBuilder(policy.tokenizer, view)")
+    instance("Trainer: contexts", trainer.contexts, ContextBuilder, "write ContextBuilder(policy.tokenizer, view)")
     instance(
         "Trainer: sampling",
         trainer.sampling,
@@ -107,6 +131,7 @@ def _check_kinds(trainer: "Trainer", contexts: ContextBuilder, teacher: object) 
         ("teacher", teacher, ("update", "state"), "a teacher, such as fixed_teacher(policy) or ema_teacher(policy)"),
         ("rewards", trainer.rewards, ("__call__",), "a function of rollouts and problems, such as AnswerReward(grader)"),
         ("gate", trainer.gate, ("__call__",), "a function of rewards and groups, such as correct_only"),
+        ("weights", trainer.weights, ("__call__",), "a function of columns that returns what each token weighs"),
     ]
     for name, piece, needed, remedy in methods:
         if piece is not None and (isinstance(piece, type) or not all(callable(getattr(piece, method, None)) for method in needed)):

@@ -1,16 +1,18 @@
 """Methods as compositions: who writes, what the teacher sees, whose weights teach, what the signal is, which rollouts count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from opsd_lab.basics.options import instance, whole
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, no_privilege
-from opsd_lab.objectives.opsd import OPSD, Objective
+from opsd_lab.objectives import OPSD, Objective, TokenWeights
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher, fixed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Sampler, SamplingParams
-from opsd_lab.rollouts.sources import Gate, Rewards, Source, StudentWrites, Texts
+from opsd_lab.rollouts.gates import Gate, Rewards
+from opsd_lab.rollouts.given_texts import Texts
+from opsd_lab.rollouts.sources import Source, StudentWrites
 from opsd_lab.training.pieces import check_groups
 from opsd_lab.training.records import TrainingParams
 from opsd_lab.training.trainer import Trainer
@@ -21,11 +23,11 @@ def student_writes(policy: Policy) -> Source:
     return StudentWrites()
 
 
-def texts_of(text: Callable[[Problem], str]) -> Callable[[Policy], Source]:
-    """Return the source of given texts; `text` says what a problem's completion is."""
+def texts_of(text: Callable[[Problem], str], control: tuple[str, ...] = ()) -> Callable[[Policy], Source]:
+    """Return the source of given texts; `text` says what a problem's completion is, `control` as `Texts` does."""
 
     def source(policy: Policy) -> Source:
-        return Texts(text, policy.tokenizer)
+        return Texts(text, policy.tokenizer, control)
 
     return source
 
@@ -39,8 +41,10 @@ def as_they_are(policy: Policy, problems: Sequence[Problem]) -> list[Problem]:
 class Recipe:
     """One method.
 
-    `n` rollouts are drawn per problem. `problems` may change or choose the training problems, with the initial policy at hand. What
-    `sampling` and `training` name replaces what the study sets for all arms.
+    `view` is what the teacher sees, one view or several by name. `n` rollouts are drawn per problem. `gate` weighs rollouts,
+    `weights` tokens. `student_chat`, `teacher_chat` and `evaluation_chat` replace the format that the study sets. `problems` may
+    change or choose the training problems, with the initial policy at hand. What `sampling` and `training` name replaces what the
+    study sets for all arms.
 
     Raises:
         TypeError, ValueError: for an objective or `n` of another kind, one rollout a problem where rollouts are compared with each
@@ -48,11 +52,15 @@ class Recipe:
     """
 
     objective: Objective = field(default_factory=OPSD)
-    view: View = no_privilege
+    view: View | Mapping[str, View] = no_privilege
     source: Callable[[Policy], Source] = student_writes
     teacher: Callable[[Policy], Teacher] = fixed_teacher
     gate: Gate | None = None
+    weights: TokenWeights | None = None
     n: int = 1
+    student_chat: ChatFormat | None = None
+    teacher_chat: ChatFormat | None = None
+    evaluation_chat: ChatFormat | None = None
     problems: Callable[[Policy, Sequence[Problem]], list[Problem]] = as_they_are
     sampling: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
@@ -77,18 +85,30 @@ class Recipe:
         rewards: Rewards,
         rollouts: int,
     ) -> Trainer:
-        """Return the trainer of this method; a step has `rollouts` rollouts, however many each problem gets.
+        """Return the trainer of this method.
+
+        Args:
+            policy: the fresh student.
+            problems: what all arms train on.
+            chat: the format of both sides, unless the recipe has its own.
+            sampler: what continues prompts.
+            sampling: how rollouts are drawn, but for what the recipe changes.
+            params: how the student is optimised, likewise.
+            rewards: what judges rollouts, where the recipe needs it.
+            rollouts: how many rollouts a step has, however many each problem gets.
 
         Raises:
             ValueError: when `n` does not divide the rollouts, and as `Trainer` does.
         """
         if rollouts % self.n:
             raise ValueError(f"{rollouts} rollouts a step cannot be shared out {self.n} to a problem; choose a multiple")
-        needed = self.gate is not None or self.objective.needs_rewards
+        contexts = ContextBuilder(policy.tokenizer, self.view, student=self.student_chat or chat, teacher=self.teacher_chat or chat)
+        seen = self.objective.needs_rewards or self.objective.sees_outcomes or contexts.needs_rollout
+        needed = self.gate is not None or self.weights is not None or seen
         return Trainer(
             policy,
             self.problems(policy, problems),
-            ContextBuilder(policy.tokenizer, self.view, student=chat, teacher=chat),
+            contexts,
             sampler,
             replace(sampling, n=self.n, **self.sampling),
             objective=self.objective,
@@ -97,4 +117,5 @@ class Recipe:
             source=self.source(policy),
             rewards=rewards if needed else None,
             gate=self.gate,
+            weights=self.weights,
         )

@@ -11,28 +11,31 @@ from torch import Tensor
 
 from opsd_lab.basics.options import flag, one_of, real, whole
 from opsd_lab.rollouts.base import Rollout
-from opsd_lab.scoring.batching import Example
+from opsd_lab.rollouts.sources import Written
+from opsd_lab.scoring.batching import Example, sampled_logprobs
 from opsd_lab.tokens.table import TokenTable
 from opsd_lab.training.ledger import Ledger
 
 Truncated = Literal["keep", "keep_without_last_token", "drop"]
 Normalisation = Literal["token", "sequence"]
 Columns = dict[str, Tensor]
+COUNTS = {"batch_size": 1, "warmup_steps": 0, "token_budget": 1, "passes": 1, "seed": 0, "top_k": 0}  # with the least of each
 
 
 @dataclass(frozen=True)
 class TrainingParams:
     """How the student is optimised.
 
-    `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch
-    and changes speed and memory, not the result; None takes 1,024 on a processor, which more tokens at once make no faster, and
-    16,384 elsewhere. `normalisation` "token" averages over all tokens of the step, "sequence" over each rollout's tokens first
-    (the paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The learning rate rises linearly over
-    `warmup_steps`, then stays. `importance_cap` c weighs each token by min(p / q, c), p being the trainer's probability of the token
-    and q the sampler's (truncated importance sampling), for samplers whose numbers differ from the trainer's; None leaves the
+    `batch_size` problems make one optimiser step, over all processes. `token_budget` bounds rows times width of one micro-batch and
+    changes speed and memory, not the result; None takes 1,024 on a processor, which more tokens at once make no faster, and 16,384
+    elsewhere. `normalisation` "token" averages over all tokens of the step, "sequence" over each rollout's tokens first (the
+    paper's 1/|y|). `truncated` says what becomes of rollouts that the length limit cut. The learning rate rises linearly over
+    `warmup_steps`, then stays. `importance_cap` c weighs each token by min(p / q, c), p being the trainer's probability of the
+    token and q the sampler's (truncated importance sampling), for samplers whose numbers differ from the trainer's; None leaves the
     weights alone. `passes` optimiser steps are taken on the same rollouts, which are scored anew each time. `seed` fixes the order
     of problems and every rollout. `measure_clip` records how far a point-wise clip turns the gradient: the tokens' mean cosine of
-    clipped and unclipped gradient by the logits, as `clip_cosine`, with a warning once where it is negative.
+    clipped and unclipped gradient by the logits, as `clip_cosine`, with a warning once where it is negative. `top_k` > 0 keeps that
+    many of each side's most probable tokens in the step's table.
 
     Raises:
         TypeError: for a value of another kind than the field's; the message names the field.
@@ -51,11 +54,12 @@ class TrainingParams:
     passes: int = 1
     seed: int = 0
     measure_clip: bool = False
+    top_k: int = 0
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {
             name: whole(f"TrainingParams.{name}", getattr(self, name), least=least)
-            for name, least in (("batch_size", 1), ("warmup_steps", 0), ("token_budget", 1), ("passes", 1), ("seed", 0))
+            for name, least in COUNTS.items()
             if not (name == "token_budget" and self.token_budget is None)
         }
         for name in ("learning_rate", "weight_decay"):
@@ -100,16 +104,12 @@ class StepRecord:
         return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
 
 
-def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
-    """Return the sampler's log-probability of every scored token [N], float32."""
-    return torch.tensor([x for e in examples for x in e.rollout.logprobs[: e.scored]])
-
-
-def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Columns, *, on_policy: bool = True) -> dict[str, float]:
-    """Return a step's averages and, on policy, how far the sampler's log-probabilities are from the trainer's.
+def step_metrics(written: Written, examples: Sequence[Example], columns: Columns) -> dict[str, float]:
+    """Return a step's averages and, of what the student wrote, how far the sampler's log-probabilities are from the trainer's.
 
     The names are the same for every step; what no token was trained on for is NaN.
     """
+    rollouts = written.rollouts
     metrics = {
         "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
         "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
@@ -118,11 +118,14 @@ def step_metrics(rollouts: list[Rollout], examples: list[Example], columns: Colu
     for name in ("divergence", "gap", "student_entropy", "teacher_entropy"):
         metrics[name] = float(columns[name].mean()) if examples else math.nan
     metrics["clip_fraction"] = float((columns["clipped"] > 0).float().mean()) if examples else math.nan
-    if on_policy:
-        difference = sampled_logprobs(examples) - columns["student_logprob"].cpu().float() if examples else torch.tensor([math.nan])
-        metrics |= {
-            "mismatch_mean": float(difference.abs().mean()),
-            "mismatch_max": float(difference.abs().max()),
-            "mismatch_kl": float(difference.mean()),
-        }
-    return metrics
+    own = {id(rollout) for rollout in written.by_student}
+    mine = torch.tensor([id(e.rollout) in own for e in examples for _ in range(e.scored)], dtype=torch.bool)
+    if examples and mine.any():
+        difference = (sampled_logprobs(examples) - columns["student_logprob"].cpu().float())[mine]
+    else:
+        difference = torch.tensor([math.nan])
+    return metrics | {
+        "mismatch_mean": float(difference.abs().mean()),
+        "mismatch_max": float(difference.abs().max()),
+        "mismatch_kl": float(difference.mean()),
+    }

@@ -1,55 +1,48 @@
 """The loop: problems in, StepRecords out.
 
-One step: get the completions of a few problems (the student's own, unless another source is named), score the same tokens under
-both contexts, sum the weighted token losses, take one optimiser step. `train` is a generator, so whoever iterates over it can draw,
-log, save or stop at any step.
+One step: get the completions of a few problems (the student's own, unless another source is named), score the same tokens on all
+sides, sum the weighted token losses, take one optimiser step. `train` is a generator, so whoever iterates over it can draw, log, save
+or stop at any step.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import PartialState
+from accelerate.utils import reduce
 from tqdm.auto import tqdm
 
 from opsd_lab.basics.interrupts import deferred_interrupts, interrupt_again, interruptible
 from opsd_lab.basics.options import whole
+from opsd_lab.basics.schedules import Controller, at_step, controllers
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.identity.leaves import tensor_digest
-from opsd_lab.objectives.opsd import OPSD, Objective, build_table
+from opsd_lab.objectives import OPSD, Objective, TokenWeights
+from opsd_lab.objectives.weights import needs_step
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teacher_checks import check_lengths, check_teacher
 from opsd_lab.policies.teachers import Teacher, fixed_teacher
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
-from opsd_lab.rollouts.sources import Gate, Rewards, Source, StudentWrites
-from opsd_lab.scoring.batching import Example, padding_share
+from opsd_lab.rollouts.base import Sampler, SamplingParams
+from opsd_lab.rollouts.gates import Gate, Rewards
+from opsd_lab.rollouts.sources import Source, StudentWrites
+from opsd_lab.scoring.batching import padding_share
+from opsd_lab.scoring.columns import build_table
+from opsd_lab.scoring.pipeline import Pipeline
 from opsd_lab.tokens.table import TokenTable
 from opsd_lab.training.clipping import COSINE, ClipMeasured, mean_cosine, warn_of_clip
-from opsd_lab.training.costs import CostModel
+from opsd_lab.training.drawing import Drawn, Settings, draw
 from opsd_lab.training.gradients import REMEDY, Gradients, NonFiniteError, StepBatch
-from opsd_lab.training.judging import judged, let_through
 from opsd_lab.training.ledger import Ledger, Stopwatch
 from opsd_lab.training.optimizer import MasterAdamW
 from opsd_lab.training.pieces import check_pieces
 from opsd_lab.training.records import Columns, StepRecord, TrainingParams, step_metrics
+from opsd_lab.training.step_costs import StepCosts
 
 LONGEST_WAIT = timedelta(hours=1)  # of one process for the others, where all meet; torch then raises, instead of waiting for ever
-
-
-class _Drawn(NamedTuple):
-    """A step before it is taken: its rollouts, their rewards, and those that are trained on."""
-
-    number: int
-    rollouts: list[Rollout]
-    rewards: list[float] | None
-    kept: list[bool]
-    examples: list[Example]
-    watch: Stopwatch
 
 
 class Trainer:
@@ -60,8 +53,9 @@ class Trainer:
     checkpointing acts where it is switched on, and weights in half precision train through float32 copies, see `MasterAdamW`. The
     loss is the objective alone: a mixture of experts' load-balancing loss is not added.
 
-    `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards which
-    of them count; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
+    `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards what
+    each of them weighs; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
+    `weights` say what each token weighs. Any number of `objective`, `sampling` and `params` may be a schedule or a controller.
 
     Raises:
         TypeError: for a piece of another kind than its argument's.
@@ -85,36 +79,56 @@ class Trainer:
         source: Source | None = None,
         rewards: Rewards | None = None,
         gate: Gate | None = None,
+        weights: TokenWeights | None = None,
     ) -> None:
-        self.policy, self.sampler, self.sampling = policy, sampler, sampling
+        self.policy, self.contexts, self.sampler, self.sampling = policy, contexts, sampler, sampling
         self.params = TrainingParams() if params is None else params
         self.objective = OPSD() if objective is None else objective
         self.source, self.rewards, self.gate = StudentWrites() if source is None else source, rewards, gate
-        self.problems = list(problems)
-        check_pieces(self, contexts, teacher)
-        self.teacher = fixed_teacher(policy) if teacher is None else teacher
-        build, few = contexts.build, len(self.problems) < 2000
-        self.pairs = [build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
-        named, new = list(zip([f"problem {p.id!r}" for p in self.problems], self.pairs, strict=True)), sampling.max_new_tokens
-
-        def lengths(side: str) -> list[tuple[str, int, int]]:
-            return [(name, len(getattr(pair, side)), new) for name, pair in named]
-
-        check_lengths(policy, "student", lengths("student_ids"))
-        wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
-        self.accelerator = Accelerator(cpu=policy.device.type == "cpu", kwargs_handlers=[wait])
-        if self.params.batch_size < (processes := self.accelerator.num_processes):
-            raise ValueError(f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {processes} processes")
-        self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())
-        self.optimizer = MasterAdamW(self.trainable, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
-        self.costs = CostModel.of(policy)
-        with self.teacher.beside(policy) as theirs:
-            check_teacher(policy, theirs)
-            check_lengths(theirs, "teacher", lengths("teacher_ids"))
-            self.teacher_costs = CostModel.of(theirs)
+        self.weights, self.problems = weights, list(problems)
+        self.states: dict[Controller, Any] = {c: c.start() for c in controllers(self.objective, sampling, self.params)}
         self.step = 0
+        check_pieces(self, teacher)
+        self.teacher = fixed_teacher(policy) if teacher is None else teacher
+        few = len(self.problems) < 2000
+        self.prompts = [contexts.build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
+        self._may_mask = any(None in prompts.teachers.values() for prompts in self.prompts)
+        self.processes = PartialState(cpu=policy.device.type == "cpu", timeout=LONGEST_WAIT)
+        if self.params.batch_size < self.processes.num_processes:
+            raise ValueError(
+                f"Trainer: a batch of {self.params.batch_size} problems cannot be shared by {self.processes.num_processes} processes"
+            )
+        self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())
+        self.optimizer = MasterAdamW(self.trainable, lr=self.learning_rate(1), weight_decay=self.at(1).params.weight_decay)
+        self._check_lengths()
+        self.costs = StepCosts.of(policy, self.teacher)
         self.ledger = Ledger()
         self._sampler_is_behind = self._warned_of_clip = False
+
+    def _check_lengths(self) -> None:
+        """Make sure that every prompt leaves room for a completion, and that the teacher fits the student."""
+        new = self.at(1).sampling.max_new_tokens
+
+        def lengths(prompts: list[tuple[int, ...] | None]) -> list[tuple[str, int, int]]:
+            return [(f"problem {p.id!r}", len(ids), new) for p, ids in zip(self.problems, prompts, strict=True) if ids is not None]
+
+        check_lengths(self.policy, "student", lengths([prompts.student_ids for prompts in self.prompts]))
+        with self.teacher.beside(self.policy) as theirs:
+            check_teacher(self.policy, theirs)
+            for view in self.contexts.views:
+                check_lengths(theirs, "teacher", lengths([prompts.teachers[view] for prompts in self.prompts]))
+
+    def at(self, number: int) -> Settings:
+        """Return objective, sampling and parameters of a step, with the step's numbers in place of schedules and controllers."""
+        return Settings(number, *(at_step(p, number, self.states) for p in (self.objective, self.sampling, self.params)))
+
+    def share(self, chosen: list[int]) -> list[int]:
+        """Return this process's part of a step's problems."""
+        return chosen[self.processes.process_index :: self.processes.num_processes]
+
+    def learning_rate(self, number: int) -> float:
+        """Return the learning rate of a step."""
+        return self.at(number).params.learning_rate * min(1.0, number / (self.params.warmup_steps + 1))
 
     def train(self, steps: int, *, progress: bool = True) -> Iterator[StepRecord]:
         """Take optimiser steps, yielding a record after each.
@@ -159,94 +173,111 @@ class Trainer:
                 if late is not None:
                     raise late
 
-    def _draw(self, number: int) -> _Drawn:
-        """Get a step's rollouts and judge them; nothing of the trainer's changes."""
+    def _draw(self, number: int) -> Drawn:
         if self._sampler_is_behind and (error := self._update_sampler()):
             raise error
-        watch = Stopwatch()
-        with watch.phase("generate"):
-            sampled = self._sample(number)
-            rollouts, owners = [r for _, r in sampled], [i for i, _ in sampled]
-            rewards = None if self.rewards is None else judged(self.rewards, rollouts, [self.problems[i] for i in owners])
-            kept = let_through(self.gate, rewards, owners)
-        return _Drawn(number, rollouts, rewards, kept, self._examples(sampled, rewards, kept), watch)
+        return draw(self, self.at(number))
 
-    def _learn(self, drawn: _Drawn) -> tuple[StepRecord, BaseException | None]:
+    def _learn(self, drawn: Drawn) -> tuple[StepRecord, BaseException | None]:
         """Take the step; return its record, and what went wrong once the weights had changed."""
-        number, watch = drawn.number, drawn.watch
-        batch = StepBatch.of(number, drawn.examples, self.params, self.policy.device)
+        settings, watch = drawn.settings, drawn.watch
+        number, params = settings.number, settings.params
+        batch = StepBatch.of(number, drawn.examples, params, self.policy.device)
         total = self._sum_over_processes(batch.total)
-        cost = self._cost_of_writing(drawn.rollouts)
+        cost = self.costs.writing(drawn.written)
         if total == 0:
             return self._idle_step(drawn, batch, cost), None
-        seen, norm = self._gradient(batch, total, watch)  # of the first pass, which sees the sampler's weights
+        seen, weighed, norm = self._gradient(batch, settings, total, watch)  # of the first pass, which sees the sampler's weights
+        if weighed == 0:
+            return self._idle_step(drawn, batch, cost.plus(self.costs.learning(batch.examples, settings.objective))), None
         # Another process may have rollouts where this one has none left.
-        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) / total if batch.examples else 0.0)
+        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) if batch.examples else 0.0) / weighed
         metrics = self._metrics(drawn, batch, seen, norm)
-        table = build_table(batch.examples, {n: c for n, c in seen.items() if n != COSINE}, self.policy.tokenizer)
+        table = build_table(batch.examples, seen, self.policy.tokenizer)
         with deferred_interrupts(points=False):
             failure = None
-            for passed in range(self.params.passes):
+            for passed in range(params.passes):
                 try:
                     if passed:
-                        self._gradient(batch, total, watch)
+                        self._gradient(batch, settings, total, watch)
                 except Exception as error:
                     error.add_note(f"This was pass {passed + 1} of step {number}, which counts with the passes before.")
                     failure = error
                     break
                 with watch.phase("train"):
-                    self._update(number)
-                cost = cost.plus(self._cost_of_training(batch.examples))
-            self.step = number
+                    self._update(settings)
+                cost = cost.plus(self.costs.learning(batch.examples, settings.objective, twice=needs_step(self.weights)))
             with watch.phase("train"):
                 failure = self._update_sampler() or failure
             self._count(cost, watch)
-        return StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples)), failure
+            record = StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples))
+            self._end(record)
+        return record, failure
 
-    def _idle_step(self, drawn: _Drawn, batch: StepBatch, cost: Ledger) -> StepRecord:
-        """Count a step in which the gate let no rollout through: the weights stay, and there is no loss."""
-        if self._sum_over_processes(float(sum(drawn.kept))):
+    def _end(self, record: StepRecord) -> None:
+        """Count a step as taken, and show it to the controllers."""
+        self.states = {controller: controller.see(state, record) for controller, state in self.states.items()}
+        self.step = record.step
+
+    def _idle_step(self, drawn: Drawn, batch: StepBatch, cost: Ledger) -> StepRecord:
+        """Count a step in which no token counts: the weights stay, and there is no loss."""
+        number = drawn.settings.number
+        if not batch.examples and self._sum_over_processes(float(sum(drawn.kept))):
             let = "every rollout" if self.gate is None else "every rollout that the gate let through"
             raise RuntimeError(
-                f"step {drawn.number}: {let} was cut at {self.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens or "
-                "keep truncated rollouts"
+                f"step {number}: {let} was cut at {drawn.settings.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens "
+                "or keep truncated rollouts"
             )
-        metrics = self._metrics(drawn, batch, {}, 0.0)
         self._count(cost, drawn.watch)
-        self.step = drawn.number
-        return StepRecord(drawn.number, math.nan, metrics, self.ledger, TokenTable.empty(), ())
+        record = StepRecord(number, math.nan, self._metrics(drawn, batch, {}, 0.0), self.ledger, TokenTable.empty(), ())
+        self._end(record)
+        return record
 
-    def _metrics(self, drawn: _Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
+    def _metrics(self, drawn: Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
         """Return a step's numbers; each step of a run has the same names."""
-        metrics = step_metrics(drawn.rollouts, batch.examples, columns, on_policy=self.source.writer == "student")
+        metrics = step_metrics(drawn.written, batch.examples, columns)
         if drawn.rewards is not None:
             metrics["reward"] = sum(drawn.rewards) / len(drawn.rewards)
         if self.params.measure_clip:
             metrics[COSINE] = mean_cosine(columns)
             if metrics[COSINE] < 0 and not self._warned_of_clip:
                 self._warned_of_clip = True
-                warn_of_clip(metrics[COSINE], self.objective.pointwise_clip)
+                warn_of_clip(metrics[COSINE], drawn.settings.objective.pointwise_clip)
         padding = padding_share(batch.examples, batch.groups) if batch.examples else math.nan
-        return metrics | {"padding": padding, "grad_norm": norm, "learning_rate": self._learning_rate(drawn.number)}
+        return metrics | {"padding": padding, "grad_norm": norm, "learning_rate": self.learning_rate(drawn.settings.number)}
 
-    def _gradient(self, batch: StepBatch, total: float, watch: Stopwatch) -> tuple[Columns, float]:
-        """Put the step's clipped gradient in place; return the tokens' columns and the gradient's norm before it was clipped."""
+    def _gradient(self, batch: StepBatch, settings: Settings, total: float, watch: Stopwatch) -> tuple[Columns, float, float]:
+        """Put the step's clipped gradient in place; return the columns, what all tokens weigh, and the norm before the clip."""
         self.optimizer.zero_grad(set_to_none=True)
-        objective = ClipMeasured(self.objective) if self.params.measure_clip else self.objective
-        columns = Gradients(self.policy, self.teacher, objective, self.params.importance_cap).add(batch, total, watch)
+        objective, params = settings.objective, settings.params
+        pipeline = Pipeline(
+            self.policy,
+            self.teacher,
+            ClipMeasured(objective) if params.measure_clip else objective,
+            top_k=params.top_k,
+            weights=None if needs_step(self.weights) else self.weights,
+            importance_cap=params.importance_cap,
+            phase=watch.phase,
+        )
+        columns, weighed = Gradients(pipeline, self.weights).add(batch, total), total
         with watch.phase("train"):
+            counted = columns.pop("counted", columns.get("weight"))
+            if self.weights is not None or self._may_mask or type(objective).counts is not Objective.counts:
+                weighed = self._sum_over_processes(float(counted.sum()) if batch.examples else 0.0)
             for p in self.trainable:
                 if p.grad is None:  # this process had no rollout, or the parameter was not used
                     p.grad = torch.zeros_like(p)
-                p.grad = self.accelerator.reduce(p.grad, "sum")
-            norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, self.params.max_grad_norm))
+                p.grad = reduce(p.grad, "sum")
+                if weighed not in (0, total):
+                    p.grad *= total / weighed
+            norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, params.max_grad_norm))
         if not math.isfinite(norm):
             raise NonFiniteError(f"step {batch.number}: the gradient's norm is {norm}; {REMEDY}")
-        return columns, norm
+        return columns, weighed, norm
 
-    def _update(self, number: int) -> None:
+    def _update(self, settings: Settings) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(number)
+            group["lr"], group["weight_decay"] = self.learning_rate(settings.number), settings.params.weight_decay
         self.optimizer.step()
         self.teacher.update()
         self._sampler_is_behind = True
@@ -261,55 +292,13 @@ class Trainer:
         self._sampler_is_behind = False
         return None
 
-    def _sample(self, number: int) -> list[tuple[int, Rollout]]:
-        """Return this process's rollouts of a step, each with the index of its problem."""
-        mine = self.params.problems_of_step(number, len(self.problems))[
-            self.accelerator.process_index :: self.accelerator.num_processes
-        ]
-        seed = int(np.random.SeedSequence([self.params.seed, number]).generate_state(1)[0])
-        problems, pairs = [self.problems[i] for i in mine], [self.pairs[i] for i in mine]
-        rollouts = self.source.write(self.sampler, self.teacher, problems, pairs, replace(self.sampling, seed=seed))
-        each = 1 if self.source.writer == "text" else self.sampling.n
-        owners = [i for i in mine for _ in range(each)]
-        return [(i, replace(r, problem_id=self.problems[i].id)) for i, r in zip(owners, rollouts, strict=True)]
-
-    def _examples(self, rollouts: list[tuple[int, Rollout]], rewards: list[float] | None, kept: list[bool]) -> list[Example]:
-        owners, examples = [index for index, _ in rollouts], []
-        advantages = [0.0] * len(rollouts) if rewards is None else self.objective.advantages(rewards, owners)
-        for (index, rollout), keep, advantage in zip(rollouts, kept, advantages, strict=True):
-            scored = len(rollout.completion_ids) if keep else 0
-            if scored and rollout.truncated:
-                scored -= {"keep": 0, "keep_without_last_token": 1, "drop": scored}[self.params.truncated]
-            if scored:
-                examples.append(Example(self.pairs[index], rollout, scored, advantage))
-        return examples
-
-    def _cost_of_writing(self, rollouts: list[Rollout]) -> Ledger:
-        if self.source.writer == "text":
-            return Ledger()
-        lengths = [(len(r.prompt_ids), len(r.completion_ids)) for r in rollouts]
-        costs = self.teacher_costs if self.source.writer == "teacher" else self.costs
-        flops = sum(costs.generation(*length) for length in lengths)
-        return Ledger(tokens_generated=sum(length for _, length in lengths), flops_generate=flops)
-
-    def _cost_of_training(self, examples: list[Example]) -> Ledger:
-        tokens = sum(e.scored for e in examples)
-        train = sum(self.costs.training(len(e.pair.student_ids), e.scored) for e in examples)
-        if not self.objective.needs_teacher:
-            return Ledger(tokens_trained=tokens, flops_train=train)
-        score = sum(self.teacher_costs.scoring(len(e.pair.teacher_ids), e.scored) for e in examples)
-        return Ledger(tokens_scored=tokens, tokens_trained=tokens, flops_score=score, flops_train=train)
-
     def _count(self, cost: Ledger, watch: Stopwatch) -> None:
         """Add a step's cost, over all processes, and this process's seconds to the ledger."""
         summed = {name: type(value)(self._sum_over_processes(value)) for name, value in vars(cost).items()}
         seconds = {f"seconds_{phase}": value for phase, value in watch.seconds.items()}
         self.ledger = self.ledger.plus(Ledger(**(summed | seconds)))
 
-    def _learning_rate(self, number: int) -> float:
-        return self.params.learning_rate * min(1.0, number / (self.params.warmup_steps + 1))
-
     def _sum_over_processes(self, value: float) -> float:
-        if self.accelerator.num_processes == 1:
+        if self.processes.num_processes == 1:
             return value
-        return float(self.accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=self.policy.device), "sum"))
+        return float(reduce(torch.tensor(value, dtype=torch.float64, device=self.policy.device), "sum"))

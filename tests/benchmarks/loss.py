@@ -11,7 +11,7 @@ import tyro
 from torch import Tensor, nn
 
 from opsd_lab.divergences import forward_kl
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.objectives import OPSD
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import multiplies_bfloat16
 from opsd_lab.scoring.forward import CompletionStates

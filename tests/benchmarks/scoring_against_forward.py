@@ -13,7 +13,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from opsd_lab.contexts import ContextBuilder
-from opsd_lab.objectives.opsd import OPSD
+from opsd_lab.objectives import OPSD
 from opsd_lab.policies.policy import Policy, load_policy
 from opsd_lab.policies.teachers import live_teacher
 from opsd_lab.problems.champ import champ_problems, champ_solutions
@@ -27,7 +27,7 @@ BUDGET = 8192
 def bare(policy: Policy, examples: list[Example]) -> None:
     for group in micro_batches(examples, BUDGET):
         batch = build_batch([examples[i] for i in group], policy.pad_id)
-        for ids in (batch.teacher_ids, batch.student_ids):
+        for ids in (batch.teachers["teacher"].ids, batch.student.ids):
             policy.causal_lm(input_ids=ids.to(policy.device), use_cache=False)
 
 

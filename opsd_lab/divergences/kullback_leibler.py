@@ -1,0 +1,80 @@
+"""The Kullback-Leibler divergences and their mixtures; each writes its slopes out beside its formula."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opsd_lab.basics.options import real
+from opsd_lab.basics.schedules import Varying
+from opsd_lab.divergences.divergence import Divergence, Entries, finite, relative
+from opsd_lab.divergences.side import Side
+
+
+@dataclass(frozen=True)
+class ForwardKL(Divergence):
+    """KL(teacher || student)."""
+
+    def terms(self, student: Side, teacher: Side) -> Tensor:
+        """Return t * log(t / s) for each entry [n, V]."""
+        return relative(teacher.logprobs, student.logprobs)
+
+    def entries(self, student: Side, teacher: Side) -> Entries:
+        """Return terms and slopes."""
+        p = teacher.probabilities
+        return Entries(relative(teacher.logprobs, student.logprobs, p), -p)
+
+
+@dataclass(frozen=True)
+class ReverseKL(Divergence):
+    """KL(student || teacher)."""
+
+    def terms(self, student: Side, teacher: Side) -> Tensor:
+        """Return s * log(s / t) for each entry [n, V]."""
+        return relative(student.logprobs, teacher.logprobs)
+
+    def entries(self, student: Side, teacher: Side) -> Entries:
+        """Return terms and slopes."""
+        terms = relative(student.logprobs, teacher.logprobs, student.probabilities)
+        return Entries(terms, terms + student.probabilities)
+
+
+@dataclass(frozen=True)
+class JSD(Divergence):
+    """beta * KL(teacher || m) + (1 - beta) * KL(student || m), m = beta * teacher + (1 - beta) * student.
+
+    Its size vanishes towards the ends, so beta is a step size too.
+
+    Raises:
+        TypeError: for a beta that is no number.
+        ValueError: unless 0 < beta < 1. The ends are no Kullback-Leibler divergences (the formula is 0 there); public code
+            that calls them so means `forward_kl` (beta 0) and `reverse_kl` (beta 1).
+    """
+
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        real("jsd: beta", self.beta)
+        if not isinstance(self.beta, Varying) and not 0 < self.beta < 1:
+            raise ValueError(
+                f"jsd: beta is {self.beta}; it lies inside (0, 1). Use forward_kl or reverse_kl for the one-sided divergences"
+            )
+
+    def terms(self, student: Side, teacher: Side) -> Tensor:
+        """Return both parts of each entry [n, V]."""
+        log_s, log_t = student.logprobs, teacher.logprobs
+        log_m = torch.logaddexp(finite(log_t) + math.log(self.beta), finite(log_s) + math.log1p(-self.beta))
+        return self.beta * relative(log_t, log_m) + (1 - self.beta) * relative(log_s, log_m)
+
+    def entries(self, student: Side, teacher: Side) -> Entries:
+        """Return terms and slopes."""
+        mixture = (self.beta * teacher.probabilities).add_(student.probabilities, alpha=1 - self.beta)
+        # Below the smallest normal number the mixture would round to 0, whose logarithm is no number to subtract.
+        log_m = mixture.clamp_(min=torch.finfo(mixture.dtype).tiny).log_()
+        ours = relative(student.logprobs, log_m, student.probabilities).mul_(1 - self.beta)
+        theirs = relative(teacher.logprobs, log_m, teacher.probabilities)
+        return Entries(torch.add(ours, theirs, alpha=self.beta), ours)  # the derivative through the mixture cancels
+
+
+forward_kl, reverse_kl, jsd = ForwardKL(), ReverseKL(), JSD

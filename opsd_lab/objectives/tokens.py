@@ -1,0 +1,98 @@
+"""What an objective is given: the tokens that were written, with what is known of each, and the teachers by view."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from opsd_lab.divergences import Side
+
+Columns = dict[str, Tensor]
+
+
+class ViewError(ValueError):
+    """An objective asked for another view than it was given."""
+
+
+class Teachers(dict[str, Side]):
+    """The teachers' sides of a few tokens, by the name of the view that each was shown."""
+
+    @property
+    def only(self) -> Side:
+        """The one there is.
+
+        Raises:
+            ViewError: when there is another number of them.
+        """
+        if len(self) != 1:
+            raise ViewError(
+                f"there are {len(self)} views ({', '.join(self) or 'none'}); name the one, or give a target that joins them"
+            )
+        return next(iter(self.values()))
+
+    def __missing__(self, name: str) -> Side:
+        raise ViewError(f"there is no view {name!r}; there are {', '.join(self) or 'none'}")
+
+    def rows(self, chosen: Tensor) -> "Teachers":
+        """Return the sides at some of the tokens."""
+        return Teachers({name: side.rows(chosen) for name, side in self.items()})
+
+    def detached(self) -> "Teachers":
+        """Return the sides without gradients."""
+        return Teachers({name: side.detached() for name, side in self.items()})
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens [n] that were written, row by row, and what may be known of each; None where it is not.
+
+    `rollout` numbers the rollouts of a batch, `position` counts a rollout's tokens from 0, `length` is how many of them are scored.
+    `advantage`, `outcome` (the reward) and `pass_rate` (the share of its problem's rollouts with a positive reward) are the
+    rollout's. `sampled_logprob` is the sampler's log-probability of the token. `seen` says, by the name of a view, which tokens
+    have it. What an objective records becomes columns of the TokenTable.
+    """
+
+    ids: Tensor
+    rollout: Tensor | None = None
+    position: Tensor | None = None
+    length: Tensor | None = None
+    advantage: Tensor | None = None
+    outcome: Tensor | None = None
+    pass_rate: Tensor | None = None
+    sampled_logprob: Tensor | None = None
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    recorded: Columns = field(default_factory=dict, compare=False, repr=False)
+
+    def record(self, **columns: Tensor) -> None:
+        """Keep numbers [n] of these tokens as columns; the first of a name stays."""
+        for name, values in columns.items():
+            self.recorded.setdefault(name, values.detach())
+
+    def rows(self, chosen: slice | Tensor) -> "Tokens":
+        """Return some of the tokens, with nothing recorded yet."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("seen", "recorded")}
+        part = {name: None if values is None else values[chosen] for name, values in known.items()}
+        return replace(self, **part, seen={name: values[chosen] for name, values in self.seen.items()}, recorded={})
+
+    def of_views(self, names: Iterable[str]) -> "Tokens":
+        """Return the tokens with some of the views, and nothing recorded yet."""
+        return replace(self, seen={name: self.seen[name] for name in names if name in self.seen}, recorded={})
+
+    def need(self, whose: str, names: Iterable[str]) -> None:
+        """Make sure that something is known of the tokens.
+
+        Raises:
+            ValueError: for the first that is not; it says who needs it.
+        """
+        for name in names:
+            if getattr(self, name) is None:
+                raise ValueError(f"{whose} needs each token's {name.replace('_', ' ')}")
+
+    def have(self, views: Iterable[str]) -> Tensor:
+        """Return which tokens [n] have all of some views."""
+        found = torch.ones_like(self.ids, dtype=torch.bool)
+        for name in views:
+            if name in self.seen:
+                found = found & self.seen[name]
+        return found

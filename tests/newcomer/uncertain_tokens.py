@@ -1,0 +1,7 @@
+from opsd_lab import of_the_step
+
+
+@of_the_step
+def uncertain_tokens(columns):
+    entropy = columns["student_entropy"]
+    return (entropy >= entropy.quantile(0.8)).float()
