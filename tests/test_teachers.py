@@ -147,7 +147,7 @@ def test_a_sampler_that_cannot_have_the_teachers_weights_is_refused_by_name():
 
 def test_what_another_teacher_costs_is_counted_by_its_own_shapes():
     student, other = lora(), tiny_policy(seed=5)
-    assert build(student, teacher=OtherTeacher(other, student)).teacher_costs == CostModel.of(other) != CostModel.of(student)
+    assert build(student, teacher=OtherTeacher(other, student)).costs.teacher == CostModel.of(other) != CostModel.of(student)
 
 
 def padded(policy: Policy, extra: int) -> Policy:

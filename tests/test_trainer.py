@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from opsd_lab.contexts import ContextBuilder, no_privilege
-from opsd_lab.divergences import Divergence, jsd, reverse_kl
+from opsd_lab.divergences import jsd, reverse_kl
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader, UnreadableAnswersError
 from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD
@@ -21,6 +21,7 @@ from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
 from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.training.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
+from tests.divergences import Made
 
 PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2, token_budget=10_000)
 SAMPLING = SamplingParams(6, temperature=1.0)
@@ -171,19 +172,6 @@ def test_the_ledger_counts_tokens_as_another_count_does():
     generated = sum(len(r.completion_ids) for record in records for r in record.rollouts)
     assert records[-1].ledger.tokens_generated == records[-1].ledger.tokens_scored == generated
     assert records[-1].ledger.tokens_trained == sum(len(record.table) for record in records)
-
-
-class Made(Divergence):
-    """A divergence that is whatever a function makes of the student's logits."""
-
-    def __init__(self, made):
-        self.made = made
-
-    def terms(self, student, teacher):
-        raise NotImplementedError
-
-    def value(self, student, teacher):
-        return self.made(student.logits)
 
 
 def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_weights():
@@ -385,7 +373,7 @@ def test_a_number_of_steps_that_is_none_is_refused_before_the_first(steps, error
         ({"sampling": TrainingParams()}, r"sampling is TrainingParams.*not a SamplingParams; .*`params` takes TrainingParams"),
         ({"params": SamplingParams(5)}, r"params is SamplingParams.*not a TrainingParams; .*`sampling` takes SamplingParams"),
         ({"objective": OPSD}, r"objective is the class OPSD itself, not a Objective; write OPSD\(forward_kl\)"),
-        ({"objective": reverse_kl}, "objective is <function reverse_kl"),
+        ({"objective": reverse_kl}, "objective is ReverseKL"),
         ({"teacher": lambda p: ema_teacher}, r"teacher is ema_teacher \(function\), not a teacher, such as fixed_teacher\(policy\)"),
         ({"problems": ["What is 2 + 3?"]}, r"problems\[0\] is 'What is 2 \+ 3\?' \(str\), not a Problem"),
     ],

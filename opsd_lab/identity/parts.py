@@ -82,7 +82,7 @@ def _text(value: object, name: str, skipped: Set[int]) -> str:
         text = repr(value)
         if len(text) <= SHOWN and not DIGEST.search(text):
             return text
-    label = getattr(value, "__qualname__", "") if callable(value) else type(value).__qualname__ if hasattr(value, "__dict__") else ""
+    label = getattr(value, "__qualname__", "") or (type(value).__qualname__ if hasattr(value, "__dict__") else "")
     return f"{label}#{digest(value, name, skipped)}"
 
 
