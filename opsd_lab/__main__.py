@@ -7,15 +7,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tyro.extras import SubcommandApp
 
 from opsd_lab.basics.files import write_whole
 from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
 from opsd_lab.evaluation.evaluate import Evaluation
-from opsd_lab.evaluation.statistics import mean_interval
 from opsd_lab.experiments import RESULTS
+from opsd_lab.experiments.results_page import results_page, seeds_table
 from opsd_lab.experiments.walkthrough import (
     Settings,
     build_trainer,
@@ -118,7 +117,7 @@ def seeds(out: Path = RESULTS / "walkthrough_seeds.json", seeds: tuple[int, ...]
                 pass
             _keep(results, f"{arm} {seed}", evaluate_greedily(trainer.policy, settings, arm))
             write_whole(out, json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    print(seeds_table(results))
 
 
 def _keep(results: dict, name: str, evaluation: Evaluation) -> None:
@@ -129,22 +128,6 @@ def _keep(results: dict, name: str, evaluation: Evaluation) -> None:
     print(f"{name}: last number {evaluation.accuracy('last_number')}, boxed {evaluation.accuracy('boxed')}", flush=True)
 
 
-def table(results: dict) -> str:
-    """Return the table of a results file as Markdown: per arm the mean over seeds, its interval, and each seed's accuracy.
-
-    The interval is that over problems of the seeds' mean (`mean_interval`), which leaves the spread between seeds to the last column.
-    """
-    lines = ["| arm | last number, mean [95 % interval] | boxed | last number by seed |", "|---|---|---|---|"]
-    for arm in ("base", "OPSD", "control"):
-        runs = [run for name, run in results["correct"].items() if name.split()[0] == arm]
-        correct = {by: np.array([[int(c) for c in run[by]] for run in runs]) for by in ("last_number", "boxed")}
-        cells = {by: mean_interval(values.mean(axis=0), values.size) for by, values in correct.items()}
-        each = ", ".join(f"{row.mean():.3f}" for row in correct["last_number"])
-        shown = [f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells.values()]
-        lines.append(f"| {arm} | {shown[0]} | {shown[1]} | {each} |")
-    return "\n".join(lines)
-
-
 @app.command
 def show(path: Path = RESULTS / "walkthrough_seeds.json") -> None:
     """Print the table of a results file.
@@ -152,7 +135,18 @@ def show(path: Path = RESULTS / "walkthrough_seeds.json") -> None:
     Args:
         path: the file that `seeds` wrote.
     """
-    print(table(json.loads(path.read_text())))
+    print(seeds_table(json.loads(path.read_text())))
+
+
+@app.command
+def results(out: Path = Path("docs/results.md"), notebooks: Path = NOTEBOOK.parent) -> None:
+    """Write the results page from the committed tables and the outputs of the notebooks.
+
+    Args:
+        out: the Markdown file to write.
+        notebooks: the folder of the notebooks, whose outputs hold what no table does.
+    """
+    write_whole(out, results_page(notebooks))
 
 
 @app.command

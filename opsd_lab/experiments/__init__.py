@@ -3,4 +3,4 @@
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results")
-"""The tables that the notebooks show; `data/README.md` says how each was made."""
+"""The tables that the notebooks show; `docs/results.md` says how each was made."""

@@ -1,0 +1,83 @@
+"""The page's fields about what the teacher teaches: notebook 02's gaps, and CHAMP's first wrong steps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
+from opsd_lab.experiments.results_page.notebook import Estimate, intervals, parameter, printed
+from opsd_lab.experiments.results_page.text import Fields, check, estimate, markdown, read_table
+from opsd_lab.figures.words import number
+
+WRONG, VALID = "wrong", "valid, not the answer"
+VIEWS = {
+    "reference": "the solution",
+    "half": "half of it",
+    "wrong": "it with wrong numbers",
+    "other problem": "another problem's solution",
+    "answer": "the answer alone",
+    "hints": "hints",
+}
+PHASES = {
+    ("correct", "before"): "correct, before the first error",
+    ("correct", "after"): "correct, after it",
+    ("incorrect", "first_error"): "the first error",
+    ("incorrect", "after"): "incorrect, after it",
+}
+SIGNALS = {
+    "gap": "the gap",
+    "divergence": "the divergence",
+    "teacher_logprob": "the teacher's log-probability",
+    "student_logprob": "the student's log-probability",
+    "student_entropy": "the student's entropy",
+}
+
+
+def supervision(notebook: Path) -> Fields:
+    """Return the fields that only notebook 02 holds: gaps under each view, after training, and in the sandbox."""
+    views, trained, sandbox, phases = (intervals(notebook, f"results-{name}") for name in ("views", "training", "sandbox", "phases"))
+    wrong, other, valid = views[WRONG, "reference"], views[WRONG, "other problem"], views[VALID, "reference"]
+    check("the teacher is stricter on wrong results", wrong.high < valid.low and abs(valid.mean) < 0.05)
+    check("training removes gap on wrong results", trained[WRONG, "before"].mean < trained[WRONG, "after"].mean)
+    check("the sandbox's gap is much larger", sandbox[WRONG, "reference"].high < 4 * wrong.low)
+    check("the sandbox's model believes a wrong solution", sandbox[VALID, "wrong"].high < sandbox[WRONG, "reference"].low)
+    check("correct lines after an error are contradicted in chains alone", _contradicted(phases))
+    lines = [[words, *(estimate(*phases[task, *key]) for task in ("sheet", "chain"))] for key, words in PHASES.items()]
+    return {
+        "supervision_seed": parameter(notebook, "SEED"),
+        "supervision_size": printed(notebook, "results-size"),
+        "views": _by_view(views),
+        "gap_wrong": estimate(*wrong),
+        "gap_valid": estimate(*valid),
+        "other_share": f"{other.mean / wrong.mean:.0%}".replace("%", " %"),
+        "before": estimate(*trained[WRONG, "before"]),
+        "after": estimate(*trained[WRONG, "after"]),
+        "sandbox_views": _by_view(sandbox),
+        "phases": markdown(["line", "worksheets", "chains"], lines),
+    }
+
+
+def _by_view(found: Mapping[tuple[str, ...], Estimate]) -> str:
+    lines = [[words, *(estimate(*found[group, view]) for group in (WRONG, VALID))] for view, words in VIEWS.items()]
+    return markdown(["the teacher sees", "wrong results", "valid results"], lines)
+
+
+def _contradicted(phases: Mapping[tuple[str, ...], Estimate]) -> bool:
+    sheet, chain = (phases[task, "correct", "after"] for task in ("sheet", "chain"))
+    return chain.high < phases["chain", "incorrect", "first_error"].low < sheet.low
+
+
+def champ() -> Fields:
+    """Return the fields of CHAMP's annotated solutions."""
+    steps = read_table("champ_steps").query("scope == 'all'")
+    found = first_wrong_step(steps).query("measure == 'auroc'").set_index("signal")
+    gap, known = found.loc["gap"], found.loc["student_logprob"]
+    check("the gap finds the first wrong step no better than chance", gap["low"] < gap["chance"])
+    check("the student's log-probability finds it better", known["low"] > known["chance"] and gap["difference_high"] < 0)
+    lines = [[words, estimate(*found.loc[signal, ["mean", "low", "high"]])] for signal, words in SIGNALS.items()]
+    return {
+        "champ_model": steps["model"].iloc[0],
+        "champ_solutions": int(gap["n_solutions"]),
+        "champ_problems": int(gap["n_problems"]),
+        "chance": number(gap["chance"], 2),
+        "champ": markdown(["signal", "AUROC"], lines),
+    }
