@@ -346,8 +346,8 @@ def test_a_view_that_raises_or_returns_no_text_is_named_with_the_problem():
 
     with pytest.raises(ValueError, match=r"the view broken, problem 'p': KeyError: 'solution'"):
         ContextBuilder(byte_tokenizer(), broken).build(PROBLEM)
-    with pytest.raises(ValueError, match=r"problem 'p': it returned None, no text"):
-        ContextBuilder(byte_tokenizer(), lambda problem: None).build(PROBLEM)
+    with pytest.raises(ValueError, match=r"problem 'p': it returned 5, no text"):
+        ContextBuilder(byte_tokenizer(), lambda problem: 5).build(PROBLEM)
 
 
 def test_a_rollout_of_another_prompt_is_refused_with_the_place_where_they_part(backend):
@@ -375,7 +375,8 @@ def sentence_piece():
 def test_a_given_text_has_the_tokens_that_it_has_behind_the_prompt(text, tokens):
     tokenizer = sentence_piece()
     builder = ContextBuilder(tokenizer)
-    (given,) = Texts(lambda p: text, tokenizer).write(Order(None, None, [PROBLEM], [builder.build(PROBLEM)], SamplingParams(9)))
+    order = Order(None, None, [PROBLEM], [builder.build(PROBLEM)], SamplingParams(9))
+    (given,) = Texts(lambda p: text, tokenizer).write(order).rollouts
     assert tokenizer.convert_ids_to_tokens(given.completion_ids) == [*tokens, "</s>"]
     rollout = text_rollout(builder, PROBLEM, text)
     assert tokenizer.convert_ids_to_tokens(rollout.completion_ids) == tokens and "".join(rollout.tokens) == rollout.text == text

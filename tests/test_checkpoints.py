@@ -148,7 +148,9 @@ def test_every_flipped_bit_and_every_cut_is_found_and_changes_nothing(saved, tmp
 
 def test_a_file_of_other_tensors_is_no_checkpoint(saved, tmp_path):
     save_file(load_file(saved), tmp_path / "plain.safetensors")
-    with pytest.raises(ValueError, match="no checkpoint of this version: its metadata lack content, experiment, ledger, states, step"):
+    with pytest.raises(
+        ValueError, match="no checkpoint of this version: its metadata lack content, experiment, ledger, states, step"
+    ):
         load_checkpoint(again(), tmp_path / "plain.safetensors")
 
 

@@ -272,7 +272,7 @@ def test_what_differs_is_named_with_both_values_where_they_can_be_shown():
     present = parts_of("sampling", SamplingParams(6)) | parts_of("objective", OPSD(reverse_kl)) | versions()
     present["version of torch"] = "0.1"
     told = differences(saved, present)
-    assert "sampling.max_new_tokens (5 there, 6 here)" in told and "objective.divergence (forward_kl there, reverse_kl here)" in told
+    assert "sampling.max_new_tokens (5 there, 6 here)" in told and "objective.divergence (ForwardKL there, ReverseKL here)" in told
     assert (
         f"version of torch ({torch.__version__.partition('+')[0]} there, 0.1 here)" in told and "gone (1 there, nothing here)" in told
     )
