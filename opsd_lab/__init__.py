@@ -14,6 +14,7 @@ from opsd_lab.contexts import (
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl, sampled_token
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.evaluation.statistics import Interval
 from opsd_lab.figures.idea import draw_idea
@@ -31,6 +32,7 @@ from opsd_lab.problems.problem import BadRowsError, Problem
 from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
+from opsd_lab.rollouts.sampling import sample_rollouts
 from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
 from opsd_lab.scoring.batching import DistillBatch, Example, build_batch, micro_batches
@@ -115,6 +117,7 @@ __all__ = [
     "fixed_teacher",
     "forward_kl",
     "from_dataset",
+    "grade_rollouts",
     "hints",
     "incorrect_only",
     "jsd",
@@ -142,6 +145,7 @@ __all__ = [
     "render_views",
     "reverse_kl",
     "run_study",
+    "sample_rollouts",
     "sampled_token",
     "save_checkpoint",
     "save_jsonl",

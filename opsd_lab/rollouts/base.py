@@ -20,8 +20,9 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams:
     """How completions are drawn.
 
-    `temperature` 0 is greedy decoding. `top_p` 1 and `top_k` 0 leave the distribution whole. `n` completions are drawn
-    for each prompt. The same `seed` gives the same completions for the same prompts, whatever they are batched with.
+    A completion has at most `max_new_tokens` tokens. `temperature` 0 is greedy decoding. `top_p` 1 and `top_k` 0 leave the
+    distribution whole. `n` completions are drawn for each prompt. The same `seed` gives the same completions for the same prompts,
+    whatever they are batched with.
 
     Raises:
         TypeError: for a value of another kind than the field's; the message names the field.
@@ -59,10 +60,10 @@ class SamplingParams:
 class Rollout:
     """One completion that a policy wrote, as the very token ids that it wrote.
 
-    `logprobs` holds the sampler's own log-probability of each completion token (nats), under the model's unmodified
-    distribution: temperature 1, no top-p, no top-k. An end-of-sequence token that the model wrote belongs to
-    `completion_ids`. `finish_reason` is "stop" if the model ended the completion and "length" if the limit cut it.
-    `text` is for people and for grading; nothing is ever tokenised again from it. `tokens` holds the text of each
+    `problem_id` names the problem, "" where nobody has named it. `completion_ids` continue `prompt_ids`; an end-of-sequence token
+    that the model wrote is the last of them. `logprobs` holds the sampler's own log-probability of each completion token (nats),
+    under the model's unmodified distribution: temperature 1, no top-p, no top-k. `finish_reason` is "stop" if the model ended the completion and "length" if
+    the limit cut it. `text` is for people and for grading; nothing is ever tokenised again from it. `tokens` holds the text of each
     completion token, where the sampler knows it.
 
     Raises:
@@ -105,7 +106,7 @@ class Sampler(Protocol):
     policy: "Policy"
 
     def sample(self, prompts: list[list[int]], params: SamplingParams) -> list[Rollout]:
-        """Return `params.n` rollouts for each prompt, prompt by prompt, with `problem_id` left empty."""
+        """Return `params.n` rollouts for each prompt, prompt by prompt, with `problem_id` left empty; see `sample_rollouts`."""
         ...
 
     def update(self, policy: "Policy") -> None:
