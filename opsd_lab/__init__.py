@@ -32,6 +32,7 @@ from opsd_lab.problems.problem import BadRowsError, Problem
 from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
+from opsd_lab.rollouts.files import load_rollouts, save_rollouts
 from opsd_lab.rollouts.sampling import sample_rollouts
 from opsd_lab.rollouts.sources import StudentWrites, TeacherWrites, Texts, correct_only, incorrect_only, mixed_groups
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
@@ -130,6 +131,7 @@ __all__ = [
     "load_jsonl",
     "load_parquet",
     "load_policy",
+    "load_rollouts",
     "load_sandbox",
     "load_table",
     "micro_batches",
@@ -149,6 +151,7 @@ __all__ = [
     "sampled_token",
     "save_checkpoint",
     "save_jsonl",
+    "save_rollouts",
     "save_table",
     "score_completions",
     "score_rollouts",

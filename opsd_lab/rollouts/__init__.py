@@ -1,6 +1,7 @@
 """Who writes the completions."""
 
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+from opsd_lab.rollouts.files import load_rollouts, save_rollouts
 from opsd_lab.rollouts.hf import HFSampler
 from opsd_lab.rollouts.sampling import sample_rollouts
 from opsd_lab.rollouts.vllm_local import VLLMSampler
@@ -13,5 +14,7 @@ __all__ = [
     "SamplingParams",
     "VLLMSampler",
     "VLLMServerSampler",
+    "load_rollouts",
     "sample_rollouts",
+    "save_rollouts",
 ]

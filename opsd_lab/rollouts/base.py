@@ -1,6 +1,7 @@
 """What a sampler takes and what it returns: token ids in, token ids with log-probabilities out."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class Rollout:
 
     `problem_id` names the problem, "" where nobody has named it. `completion_ids` continue `prompt_ids`; an end-of-sequence token
     that the model wrote is the last of them. `logprobs` holds the sampler's own log-probability of each completion token (nats),
-    under the model's unmodified distribution: temperature 1, no top-p, no top-k. `finish_reason` is "stop" if the model ended the completion and "length" if
+    under the model's unmodified distribution: temperature 1, no top-p, no top-k. It is NaN for a token that nobody sampled, and
+    rollouts that hold NaN in the same places are equal. `finish_reason` is "stop" if the model ended the completion and "length" if
     the limit cut it. `text` is for people and for grading; nothing is ever tokenised again from it. `tokens` holds the text of each
     completion token, where the sampler knows it.
 
@@ -93,6 +95,8 @@ class Rollout:
         for what, text in {"problem_id": self.problem_id, "text": self.text, "tokens": "\n".join(self.tokens)}.items():
             if has_surrogate(text):
                 raise ValueError(f"{name}: {what} holds half of a surrogate pair; decode the whole completion at once")
+        # Tuples compare their entries by identity first, so one NaN for all makes equal rollouts equal.
+        object.__setattr__(self, "logprobs", tuple(math.nan if x != x else x for x in self.logprobs))
 
     @property
     def truncated(self) -> bool:
