@@ -14,6 +14,7 @@ from opsd_lab.contexts import (
 )
 from opsd_lab.divergences import Divergence, Side, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.evaluation.statistics import Interval
 from opsd_lab.figures.idea import draw_idea
@@ -30,8 +31,10 @@ from opsd_lab.problems.problem import BadRowsError, Problem
 from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import HFSampler, Rollout, Sampler, SamplingParams, VLLMSampler, VLLMServerSampler
+from opsd_lab.rollouts.files import load_rollouts, save_rollouts
 from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
 from opsd_lab.rollouts.given_texts import Texts
+from opsd_lab.rollouts.sampling import sample_rollouts
 from opsd_lab.rollouts.sources import BestOf, SourceMixture, Stored, StudentWrites
 from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
@@ -125,6 +128,7 @@ __all__ = [
     "fixed_teacher",
     "forward_kl",
     "from_dataset",
+    "grade_rollouts",
     "hints",
     "incorrect_only",
     "jsd",
@@ -137,6 +141,7 @@ __all__ = [
     "load_jsonl",
     "load_parquet",
     "load_policy",
+    "load_rollouts",
     "load_sandbox",
     "load_table",
     "micro_batches",
@@ -154,8 +159,10 @@ __all__ = [
     "reverse_kl",
     "rewarded",
     "run_study",
+    "sample_rollouts",
     "save_checkpoint",
     "save_jsonl",
+    "save_rollouts",
     "save_table",
     "score_completions",
     "score_rollouts",

@@ -170,6 +170,15 @@ def test_marks_that_a_template_writes_as_plain_text_are_refused_in_peoples_texts
                 builder.build(replace(PROBLEM, **{field: f"What is {mark} for?"}))
 
 
+def test_marks_in_plain_words_are_taken_as_text_and_become_the_templates_own_tokens(backend):
+    builder = ContextBuilder(BY_NAME["Vicuna"].tokenizer(backend))
+    problem = replace(PROBLEM, question="a USER: b")
+    mark = builder.tokenizer(" USER:", add_special_tokens=False)["input_ids"]
+    ids = builder.build(problem).student_ids
+    assert builder.text(problem, "student").count(" USER:") == 2
+    assert sum(list(ids[i : i + len(mark)]) == mark for i in range(len(ids))) == 2
+
+
 def test_at_least_thirty_families_are_rendered():
     assert len(FAMILIES) == len(BY_NAME) >= 30
 

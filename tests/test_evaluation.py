@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from opsd_lab.evaluation.evaluate import COLUMNS, Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.evaluation.statistics import Interval, avg_at_k, maj_at_k, mean_interval, paired_interval, pass_at_k, wilson_interval
 from opsd_lab.grading import Grader, UnreadableAnswersError
@@ -240,7 +241,7 @@ def test_problems_must_be_there_and_be_distinct(grader):
     params = SamplingParams(max_new_tokens=9)
     with pytest.raises(ValueError, match="no problems"):
         evaluate(Recital(TEXTS), [], lambda problem: [0], params, grader)
-    with pytest.raises(ValueError, match=r"repeat.*'a'"):
+    with pytest.raises(ValueError, match="same id: 'a'"):
         evaluate(Recital(TEXTS), PROBLEMS[:1] * 2, lambda problem: [0], params, grader)
 
 
@@ -287,6 +288,39 @@ def test_unreadable_references_are_listed_before_anything_is_sampled(grader):
     problems = [Problem("a", "?", "42"), Problem("b", "?", "7:15q.."), Problem("c", "?", "2 +")]
     with pytest.raises(UnreadableAnswersError, match=r"problem 'b': '7:15q\.\.'\nproblem 'c': '2 \+'"):
         evaluate(Untouched(TEXTS), problems, lambda problem: [0], SamplingParams(max_new_tokens=9), grader)
+
+
+def rollouts_of(*texts):
+    return [Rollout(name, (1,), (2,), (-1.0,), "stop", text) for name, text in texts]
+
+
+def test_rollouts_are_graded_against_their_own_problems_in_any_order(grader):
+    rollouts = rollouts_of(("b", "a half, 0.5"), ("a", r"\boxed{42} or 7"), ("b", "none"), ("a", r"\boxed{1/2}"))
+    grades = grade_rollouts(grader, rollouts, PROBLEMS)
+    assert [grade.final for grade in grades] == ["correct", "correct", "missing", "incorrect"]
+    assert [grade.last_number for grade in grades] == ["correct", "incorrect", "missing", "incorrect"]
+    assert [grade.final_answer for grade in grades] == ["0.5", "42", None, "1/2"]
+    assert grade_rollouts(grader, [], PROBLEMS) == []
+
+
+def test_a_rollout_of_an_unknown_problem_is_named(grader):
+    with pytest.raises(ValueError, match="rollout 1 is of problem 'c', which is not among the problems given"):
+        grade_rollouts(grader, rollouts_of(("a", "1"), ("c", "1")), PROBLEMS)
+
+
+def test_unreadable_references_of_graded_rollouts_are_listed_once_and_those_of_others_do_not_matter(grader):
+    problems = [*PROBLEMS, Problem("c", "?", "2 +")]
+    assert grade_rollouts(grader, rollouts_of(("a", "42")), problems)[0].final == "correct"
+    with pytest.raises(UnreadableAnswersError, match=r"1 reference answer.*\n.*problem 'c': '2 \+'$"):
+        grade_rollouts(grader, rollouts_of(("c", "2"), ("a", "42"), ("c", "3")), problems)
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"), [("final", [1.0, 0.0, 0.0]), ("boxed", [1.0, 0.0, 0.0]), ("last_number", [0.0, 1.0, 0.0])]
+)
+def test_a_right_answer_is_worth_one_and_any_other_nothing(grader, by, expected):
+    rollouts = rollouts_of(("a", r"\boxed{42} or 7"), ("a", r"\boxed{41} or 42"), ("b", "none"))
+    assert AnswerReward(grader, by)(rollouts, [PROBLEMS[0], PROBLEMS[0], PROBLEMS[1]]) == expected
 
 
 def test_the_reward_of_answers_checks_all_problems_at_once(grader):

@@ -11,7 +11,7 @@ from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import OPSD, SampledTokenOPSD
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
-from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.rollouts import HFSampler, SamplingParams, sample_rollouts
 from opsd_lab.scoring.batching import Example, build_batch
 from opsd_lab.scoring.forward import score_completions
 from opsd_lab.supervision.views import build_examples, score_rollouts, score_views, text_rollout
@@ -20,9 +20,7 @@ from tests.conftest import tiny_policy
 
 
 def rollouts_of(policy, contexts, problems):
-    prompts = [contexts.student_prompt(problem) for problem in problems]
-    sampled = HFSampler(policy, progress=False).sample(prompts, SamplingParams(9, seed=3))
-    return [type(r)(p.id, *[getattr(r, f) for f in list(r.__dataclass_fields__)[1:]]) for p, r in zip(problems, sampled, strict=True)]
+    return sample_rollouts(HFSampler(policy, progress=False), contexts, problems, SamplingParams(9, seed=3))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 from opsd_lab.contexts import no_privilege
 from opsd_lab.experiments.supervision_study import (
     StudySettings,
-    grade_outcomes,
     study_problems,
     study_tables,
     study_views,
@@ -46,7 +45,7 @@ def test_tables_have_labels_and_outcomes_and_the_same_tokens_in_every_view(polic
     problems = study_problems(SETTINGS)
     rollouts = write_rollouts(policy, problems, SETTINGS)
     right = replace(rollouts[0], text=f"So it is {problems[0].answer}.")
-    rollouts = [right, *rollouts[1:]]
+    rollouts = [right, replace(rollouts[1], text="I do not know."), *rollouts[2:]]
     views = {name: view for name, view in study_views(problems).items() if name in ("reference", "none")}
     tables = study_tables(policy, fixed_teacher(policy), problems, rollouts, views, top_k=3, progress=False)
     columns = ["rollout", "position", "token_id"]
@@ -54,14 +53,8 @@ def test_tables_have_labels_and_outcomes_and_the_same_tokens_in_every_view(polic
     assert tables["none"].frame["gap"].abs().max() < 1e-4 < tables["reference"].frame["gap"].abs().max()
     assert set(tables["none"].frame["error_phase"]) <= {"before", "first_error", "after"}
     outcomes = tables["reference"].frame.groupby("rollout")["outcome"].first().tolist()
-    assert outcomes == grade_outcomes(rollouts, problems) and outcomes[0] == "correct"
+    assert outcomes[:2] == ["correct", "incorrect"]  # no answer is no right one
     assert tables["reference"].top.k == 3
-
-
-def test_a_rollout_without_an_answer_is_incorrect(policy):
-    problem = study_problems(SETTINGS)[0]
-    rollout = replace(write_rollouts(policy, [problem], SETTINGS)[0], text="I do not know.")
-    assert grade_outcomes([rollout], [problem]) == ["incorrect"]
 
 
 def test_views_that_show_nothing_leave_the_students_own_prompt():

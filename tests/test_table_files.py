@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opsd_lab.tokens.files import KEY, load_table, save_table
+from opsd_lab.tokens.files import MARK, load_table, save_table
 from opsd_lab.tokens.table import TokenTable
 from tests.test_token_table import make_frame, make_top
 
@@ -70,9 +70,9 @@ def test_a_flipped_bit_in_a_number_is_found(whole, tmp_path):
         (lambda rows: rows.set_column(0, "rollout", pa.array(["x"] * len(rows))), "column 'rollout' is not of type int64"),
         (lambda rows: rows.set_column(7, "gap", pa.array(np.full(len(rows), 99.0))), "gap is not teacher_logprob"),
         (lambda rows: rows.replace_schema_metadata({}), "a Parquet file, but not one of a TokenTable"),
-        (lambda rows: rows.replace_schema_metadata({KEY: b"{broken"}), "version None"),
-        (lambda rows: rows.replace_schema_metadata({KEY: b"[]"}), "version None"),
-        (lambda rows: rows.replace_schema_metadata({KEY: b'{"version": 2}'}), "version 2 of the TokenTable's columns"),
+        (lambda rows: rows.replace_schema_metadata({MARK.key: b"{broken"}), "version None"),
+        (lambda rows: rows.replace_schema_metadata({MARK.key: b"[]"}), "version None"),
+        (lambda rows: rows.replace_schema_metadata({MARK.key: b'{"version": 2}'}), "version 2 of the columns for a TokenTable"),
     ],
 )
 def test_a_table_of_another_schema_is_refused_with_what_differs(whole, tmp_path, change, words):

@@ -13,7 +13,7 @@ from opsd_lab.objectives import OPSD
 from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.policies.teacher_checks import check_teacher
 from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher
-from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.rollouts import HFSampler, SamplingParams, sample_rollouts
 from opsd_lab.rollouts.agreement import own_logprobs
 from opsd_lab.rollouts.sources import Order, StudentWrites
 from opsd_lab.rollouts.teacher_writes import TeacherWrites
@@ -40,9 +40,7 @@ def pairs_of(policy: Policy, view=reference_solution):
 
 
 def examples_of(policy: Policy, view=no_privilege):
-    prompts = [list(pair.student_ids) for pair in pairs_of(policy)]
-    sampled = HFSampler(policy, progress=False).sample(prompts, PARAMS)
-    rollouts = [replace(r, problem_id=p.id) for r, p in zip(sampled, PROBLEMS, strict=True)]
+    rollouts = sample_rollouts(HFSampler(policy, progress=False), ContextBuilder(policy.tokenizer), PROBLEMS, PARAMS)
     return build_examples(ContextBuilder(policy.tokenizer, view), PROBLEMS, rollouts)
 
 

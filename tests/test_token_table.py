@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from opsd_lab.tokens.files import KEY, load_table, save_table
+from opsd_lab.tokens.files import MARK, load_table, save_table
 from opsd_lab.tokens.table import COLUMNS, TokenTable
 from opsd_lab.tokens.top import ARRAYS, TopTokens
 
@@ -63,7 +63,7 @@ def test_any_data_tool_can_read_the_lists_of_the_most_probable_tokens(tmp_path):
 def test_a_file_of_another_schema_version_is_refused_with_the_remedy(tmp_path):
     path = save_table(TokenTable(make_frame()), tmp_path / "t.parquet")
     rows = pq.read_table(path)
-    pq.write_table(rows.replace_schema_metadata(rows.schema.metadata | {KEY: json.dumps({"version": 99}).encode()}), path)
+    pq.write_table(rows.replace_schema_metadata(rows.schema.metadata | {MARK.key: json.dumps({"version": 99}).encode()}), path)
     with pytest.raises(ValueError, match=r"version 99 .* this is version 1; score the rollouts again"):
         load_table(path)
 

@@ -2,7 +2,8 @@
 
 Control is every added token that the tokenizer calls special, and every other one that the chat template writes (`<think>` in
 some), unless it is white space. A template's marks that are no tokens of their own, such as Llama 2's `[INST]`, cannot be told
-from people's text by any tokenisation; texts that hold them are refused.
+from people's text by any tokenisation; texts that hold them are refused. Marks in plain words, such as Vicuna's `USER:`, are not
+known to be marks: a text that holds them is taken, and the model reads them as it reads the template's.
 """
 
 import re

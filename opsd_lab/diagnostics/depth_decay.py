@@ -9,6 +9,7 @@ from opsd_lab.diagnostics.estimates import Estimates, Units
 from opsd_lab.grading import Grader
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+from opsd_lab.rollouts.sampling import continue_prompts, problems_of
 
 SIDES = ("student", "teacher")
 
@@ -38,27 +39,25 @@ def depth_decay(
             such as for a prompt that with its kept tokens leaves no room in the model's context.
         RuntimeError: when the sampler does not return n rollouts for each prompt.
     """
-    by_id = {problem.id: problem for problem in problems}
-    _check(rollouts, by_id, params, depths)
+    _check(rollouts, params, depths)
+    owners = problems_of(rollouts, problems)
     # One call for all depths and both sides, so that the sampler can batch prompts of similar length.
     jobs = [(depth, who, i) for depth in depths for who in SIDES for i in range(len(rollouts))]
     kept = {(depth, i): int(depth * len(r.completion_ids) + 1e-9) for depth in depths for i, r in enumerate(rollouts)}
-    prompts = {"teacher": {id: teacher_prompt(by_id[id]) for id in dict.fromkeys(r.problem_id for r in rollouts)}}
+    prompts = {problem.id: teacher_prompt(problem) for problem in {owner.id: owner for owner in owners}.values()}
     open_jobs = [job for job in jobs if not _is_whole(rollouts[job[2]], kept[job[0], job[2]])]
     asked = []
     for depth, who, i in open_jobs:
-        prompt = rollouts[i].prompt_ids if who == "student" else prompts[who][rollouts[i].problem_id]
+        prompt = rollouts[i].prompt_ids if who == "student" else prompts[owners[i].id]
         asked.append([*prompt, *rollouts[i].completion_ids[: kept[depth, i]]])
-    written = sampler.sample(asked, params) if asked else []
-    if [r.prompt_ids for r in written] != [tuple(prompt) for prompt in asked for _ in range(params.n)]:
-        raise RuntimeError(f"depth_decay: the sampler did not return {params.n} rollouts per prompt, prompt by prompt")
+    written = continue_prompts(sampler, [owners[i] for _, _, i in open_jobs], asked, params) if asked else []
     continuations = {job: written[params.n * j : params.n * (j + 1)] for j, job in enumerate(open_jobs)}
     texts = []
     for depth, who, i in jobs:
         start = "".join(rollouts[i].tokens[: kept[depth, i]])
         ends = [r.text for r in continuations[depth, who, i]] if (depth, who, i) in continuations else None
         texts.append([rollouts[i].text] if ends is None else [start + end for end in ends])
-    answers = [by_id[rollouts[i].problem_id].answer for _, _, i in jobs]
+    answers = [owners[i].answer for _, _, i in jobs]
     grades = iter(
         grader.grade([t for of_job in texts for t in of_job], [a for a, of_job in zip(answers, texts, strict=True) for _ in of_job])
     )
@@ -80,7 +79,7 @@ def _is_whole(rollout: Rollout, kept: int) -> bool:
     return kept == len(rollout.completion_ids) and not rollout.truncated
 
 
-def _check(rollouts: Sequence[Rollout], by_id: dict[str, Problem], params: SamplingParams, depths: Sequence[float]) -> None:
+def _check(rollouts: Sequence[Rollout], params: SamplingParams, depths: Sequence[float]) -> None:
     if not rollouts or not depths:
         raise ValueError("depth_decay: there are no rollouts to continue, or no depths to cut them at")
     if not all(0 <= depth <= 1 for depth in depths) or len(set(depths)) < len(depths):
@@ -88,8 +87,6 @@ def _check(rollouts: Sequence[Rollout], by_id: dict[str, Problem], params: Sampl
     if params.temperature == 0 and params.n > 1:
         raise ValueError(f"depth_decay: greedy decoding writes the same {params.n} times; set n=1 or a temperature")
     for i, rollout in enumerate(rollouts):
-        if rollout.problem_id not in by_id:
-            raise ValueError(f"depth_decay: rollout {i} is of problem {rollout.problem_id!r}, which is not among the problems given")
         if not rollout.tokens:
             raise ValueError(
                 f"depth_decay: rollout {i} has no token texts, so the text of its first tokens is unknown; sample it with them"

@@ -1,19 +1,17 @@
 """How good a sampler is on held-out problems: avg@k, pass@k and maj@k, each with an interval. Knows no models."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from opsd_lab.evaluation.outcomes import By, check_references, grade_rollouts
 from opsd_lab.evaluation.statistics import Interval, avg_at_k, maj_at_k, paired_interval, pass_at_k
 from opsd_lab.grading import VERDICTS, Grader
-from opsd_lab.problems.problem import Problem
+from opsd_lab.problems.problem import Problem, check_unique
 from opsd_lab.rollouts.base import Sampler, SamplingParams
-
-By = Literal["final", "boxed", "last_number"]
+from opsd_lab.rollouts.sampling import check_room, continue_prompts
 
 COLUMNS = ("problem_id", "sample", "final", "boxed", "last_number", "answer", "truncated", "tokens", "text")
 
@@ -99,29 +97,28 @@ def evaluate(
 ) -> Evaluation:
     """Sample `params.n` completions for each problem and grade them by their own text.
 
-    Temperature 0 evaluates greedy decoding. A response prefix belongs to the prompt that `build_prompt` returns.
+    `sampler` writes, with the weights that it has. `build_prompt` returns the token ids of a problem's prompt, to which a response
+    prefix belongs, such as `ContextBuilder.student_prompt`. `params` says how tokens are drawn; temperature 0 evaluates greedy
+    decoding. `grader` judges the answers. `name` is what the evaluation is called.
 
     Raises:
-        ValueError: when there are no problems, ids repeat, or greedy decoding is asked for several equal samples.
+        ValueError: when there are no problems, ids repeat, greedy decoding is asked for several equal samples, or a prompt with
+            `max_new_tokens` exceeds the context; the last names the problem.
         UnreadableAnswersError: before anything is sampled, when reference answers cannot be read; it lists all of them.
         RuntimeError: when the sampler does not return n rollouts for each prompt.
     """
     if not problems:
         raise ValueError("evaluate: there are no problems")
-    if repeated := [id for id, times in Counter(problem.id for problem in problems).items() if times > 1]:
-        raise ValueError(f"evaluate: problem ids repeat: {repeated[:5]}")
+    check_unique(problems)
     if params.temperature == 0 and params.n > 1:
         raise ValueError(f"evaluate: greedy decoding writes the same {params.n} times; set n=1 or a temperature")
-    grader.check([problem.id for problem in problems], [problem.answer for problem in problems])
+    check_references(grader, problems)
     prompts = [build_prompt(problem) for problem in problems]
-    rollouts = sampler.sample(prompts, params)
-    expected = [tuple(prompt) for prompt in prompts for _ in range(params.n)]
-    if [rollout.prompt_ids for rollout in rollouts] != expected:
-        raise RuntimeError(f"evaluate: the sampler did not return {params.n} rollouts per prompt, prompt by prompt")
-    asked = [problem for problem in problems for _ in range(params.n)]
-    grades = grader.grade([rollout.text for rollout in rollouts], [problem.answer for problem in asked])
+    check_room(getattr(sampler, "policy", None), "student", problems, prompts, params)
+    rollouts = continue_prompts(sampler, problems, prompts, params)
+    grades = grade_rollouts(grader, rollouts, problems)
     columns = {
-        "problem_id": [problem.id for problem in asked],
+        "problem_id": [rollout.problem_id for rollout in rollouts],
         "sample": list(range(params.n)) * len(problems),
         "final": [grade.final for grade in grades],
         "boxed": [grade.boxed for grade in grades],

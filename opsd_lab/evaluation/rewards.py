@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from opsd_lab.evaluation.outcomes import By, check_references, grade_rollouts
 from opsd_lab.grading import Grader
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout
@@ -14,7 +14,7 @@ class AnswerReward:
     """Rewards of rollouts by their own text; `by` says which answer counts, the final one being the box or else the last number."""
 
     grader: Grader
-    by: Literal["final", "boxed", "last_number"] = "final"
+    by: By = "final"
 
     def check(self, problems: Sequence[Problem]) -> None:
         """Make sure, before anything is sampled, that every reference answer can be read.
@@ -22,9 +22,12 @@ class AnswerReward:
         Raises:
             UnreadableAnswersError: when some cannot; it lists all of them with their problems' ids.
         """
-        self.grader.check([problem.id for problem in problems], [problem.answer for problem in problems])
+        check_references(self.grader, problems)
 
     def __call__(self, rollouts: Sequence[Rollout], problems: Sequence[Problem]) -> list[float]:
-        """Return 1.0 for each rollout whose answer is correct, 0.0 for each other, unverifiable ones included."""
-        grades = self.grader.grade([rollout.text for rollout in rollouts], [problem.answer for problem in problems])
-        return [float(getattr(grade, self.by) == "correct") for grade in grades]
+        """Return 1.0 for each rollout whose answer is correct, 0.0 for each other, unverifiable ones included.
+
+        Raises:
+            ValueError, UnreadableAnswersError: as `grade_rollouts` does.
+        """
+        return [float(getattr(grade, self.by) == "correct") for grade in grade_rollouts(self.grader, rollouts, problems)]

@@ -19,7 +19,7 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
-from opsd_lab.evaluation.rewards import AnswerReward
+from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.experiments.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems
 from opsd_lab.grading import Grader
 from opsd_lab.objectives import GRPO, OPSD, SFT, SampledTokenOPSD
@@ -27,7 +27,7 @@ from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.policies.teachers import OtherTeacher, Teacher, ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin
-from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.rollouts import HFSampler, SamplingParams, sample_rollouts
 from opsd_lab.rollouts.gates import correct_only, incorrect_only
 from opsd_lab.rollouts.sources import Source
 from opsd_lab.rollouts.teacher_writes import TeacherWrites
@@ -62,19 +62,15 @@ def the_student(policy: Policy) -> Teacher:
 
 def with_own_samples(policy: Policy, problems: Sequence[Problem], tries: int = 4, seed: int = 0) -> list[Problem]:
     """Return the problems that the policy solves in one of some tries, with its own first correct sample as their solution."""
-    sampler = HFSampler(policy, progress=False)
-    contexts = ContextBuilder(policy.tokenizer, student=SANDBOX_CHAT)
-    rollouts = sampler.sample(
-        [contexts.student_prompt(problem) for problem in problems], SamplingParams(64, temperature=1.0, n=tries, seed=seed)
-    )
-    asked = [problem for problem in problems for _ in range(tries)]
+    contexts, params = ContextBuilder(policy.tokenizer, student=SANDBOX_CHAT), SamplingParams(64, n=tries, seed=seed)
+    rollouts = sample_rollouts(HFSampler(policy, progress=False), contexts, problems, params)
     with Grader() as grader:
-        rewards = AnswerReward(grader)(rollouts, asked)
-    found: dict[str, Problem] = {}
-    for problem, rollout, reward in zip(asked, rollouts, rewards, strict=True):
-        if reward and problem.id not in found:
-            found[problem.id] = replace(problem, solution=rollout.text)
-    return list(found.values())
+        grades = grade_rollouts(grader, rollouts, problems)
+    solved: dict[str, str] = {}
+    for rollout, grade in zip(rollouts, grades, strict=True):
+        if grade.final == "correct":
+            solved.setdefault(rollout.problem_id, rollout.text)
+    return [replace(problem, solution=solved[problem.id]) for problem in problems if problem.id in solved]
 
 
 def sandbox_train() -> list[Problem]:

@@ -77,7 +77,10 @@ def score_solutions(
 ) -> dict[str, TokenTable]:
     """Score the annotated solutions of some problems under each view; rollout i of every table is the i-th of those solutions.
 
-    `chat` is both sides' format. `options` are those of `score_views`.
+    `policy` is the student. `solutions` of other problems than `problems` are left out. `views` maps a view's name to what the
+    teacher sees. `chat` is both sides' format. `teacher` says whose weights teach, the policy's own where left out. `objective`
+    gives the loss of each token, OPSD's where left out. `parts` is the folder for finished parts. `options` are those of
+    `score_views`.
 
     Raises:
         ValueError: when a view does not apply to a problem, a solution does not fit the model's context, or there are none.

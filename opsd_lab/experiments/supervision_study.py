@@ -17,6 +17,7 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.diagnostics import with_outcomes
+from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.experiments.walkthrough import CHAT
 from opsd_lab.grading import Grader
 from opsd_lab.objectives import OPSD, Objective
@@ -24,7 +25,7 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin, one_per_key
-from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
+from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams, sample_rollouts
 from opsd_lab.steps.labels import label_steps
 from opsd_lab.supervision.views import build_examples, score_views
 from opsd_lab.tokens.table import TokenTable
@@ -62,17 +63,7 @@ def study_views(problems: Sequence[Problem]) -> dict[str, View]:
 def write_rollouts(policy: Policy, problems: Sequence[Problem], settings: StudySettings) -> list[Rollout]:
     """Return `settings.sampling.n` rollouts of each problem, problem by problem."""
     contexts = ContextBuilder(policy.tokenizer, student=settings.chat)
-    params = replace(settings.sampling, seed=settings.seed)
-    sampled = HFSampler(policy).sample([contexts.student_prompt(problem) for problem in problems], params)
-    return [replace(rollout, problem_id=problems[i // params.n].id) for i, rollout in enumerate(sampled)]
-
-
-def grade_outcomes(rollouts: Sequence[Rollout], problems: Sequence[Problem]) -> list[str]:
-    """Return the verdict on each rollout's final answer; one without an answer is incorrect."""
-    answers = {problem.id: problem.answer for problem in problems}
-    with Grader() as grader:
-        grades = grader.grade([rollout.text for rollout in rollouts], [answers[rollout.problem_id] for rollout in rollouts])
-    return ["incorrect" if grade.final == "missing" else grade.final for grade in grades]
+    return sample_rollouts(HFSampler(policy), contexts, problems, replace(settings.sampling, seed=settings.seed))
 
 
 def study_tables(
@@ -86,11 +77,20 @@ def study_tables(
     objective: Objective | None = None,
     **options: object,
 ) -> dict[str, TokenTable]:
-    """Return the rollouts' table under each view, with steps labelled and outcomes graded; `options` are those of `score_views`."""
+    """Return the rollouts' table under each view, with steps labelled and outcomes graded.
+
+    `policy` is the student, and `teacher` says whose weights teach. `rollouts` are of these `problems`. `views` maps a view's name to
+    what the teacher sees. `chat` is both sides' format. `objective` gives the loss of each token, OPSD's where left out. `options`
+    are those of `score_views`.
+
+    Raises:
+        ValueError: as `grade_rollouts`, `build_examples` and `score_views` do.
+    """
     examples = {
         name: build_examples(ContextBuilder(policy.tokenizer, view, student=chat, teacher=chat), problems, rollouts)
         for name, view in views.items()
     }
-    outcomes = grade_outcomes(rollouts, problems)
+    with Grader() as grader:
+        outcomes = [grade.final for grade in grade_rollouts(grader, rollouts, problems)]
     tables = score_views(policy, teacher, objective or OPSD(), examples, **options)
     return {name: with_outcomes(label_steps(table), outcomes) for name, table in tables.items()}

@@ -43,8 +43,11 @@ def agreement(policy: Policy, rollout: Rollout) -> Agreement:
 def check_agreement(policy: Policy, rollout: Rollout, tolerance: float, engine: str) -> None:
     """Make sure that a rollout's log-probabilities are the policy's, up to rounding.
 
+    `policy` is what `engine`, a name for the message, should have sampled `rollout` from. `tolerance` bounds the mean difference
+    (nats a token).
+
     Raises:
-        RuntimeError: when their mean difference exceeds the tolerance, or is no number; it names the engine.
+        RuntimeError: when the mean difference exceeds the tolerance, or is no number; it names the engine.
     """
     found = agreement(policy, rollout)
     if not found.mean <= tolerance:

@@ -1,6 +1,7 @@
 """What a sampler takes and what it returns: token ids in, token ids with log-probabilities out."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams:
     """How completions are drawn.
 
-    `temperature` 0 is greedy decoding. `top_p` 1 and `top_k` 0 leave the distribution whole. `n` completions are drawn
-    for each prompt. The same `seed` gives the same completions for the same prompts, whatever they are batched with.
+    A completion has at most `max_new_tokens` tokens. `temperature` 0 is greedy decoding. `top_p` 1 and `top_k` 0 leave the
+    distribution whole. `n` completions are drawn for each prompt. The same `seed` gives the same completions for the same prompts,
+    whatever they are batched with.
 
     Raises:
         TypeError: for a value of another kind than the field's; the message names the field.
@@ -59,10 +61,11 @@ class SamplingParams:
 class Rollout:
     """One completion that a policy wrote, as the very token ids that it wrote.
 
-    `logprobs` holds the sampler's own log-probability of each completion token (nats), under the model's unmodified
-    distribution: temperature 1, no top-p, no top-k. An end-of-sequence token that the model wrote belongs to
-    `completion_ids`. `finish_reason` is "stop" if the model ended the completion and "length" if the limit cut it.
-    `text` is for people and for grading; nothing is ever tokenised again from it. `tokens` holds the text of each
+    `problem_id` names the problem, "" where nobody has named it. `completion_ids` continue `prompt_ids`; an end-of-sequence token
+    that the model wrote is the last of them. `logprobs` holds the sampler's own log-probability of each completion token (nats),
+    under the model's unmodified distribution: temperature 1, no top-p, no top-k. It is NaN for a token that nobody sampled, and
+    rollouts that hold NaN in the same places are equal. `finish_reason` is "stop" if the model ended the completion and "length" if
+    the limit cut it. `text` is for people and for grading; nothing is ever tokenised again from it. `tokens` holds the text of each
     completion token, where the sampler knows it.
 
     Raises:
@@ -92,6 +95,8 @@ class Rollout:
         for what, text in {"problem_id": self.problem_id, "text": self.text, "tokens": "\n".join(self.tokens)}.items():
             if has_surrogate(text):
                 raise ValueError(f"{name}: {what} holds half of a surrogate pair; decode the whole completion at once")
+        # Tuples compare their entries by identity first, so one NaN for all makes equal rollouts equal.
+        object.__setattr__(self, "logprobs", tuple(math.nan if x != x else x for x in self.logprobs))
 
     @property
     def truncated(self) -> bool:
@@ -105,7 +110,7 @@ class Sampler(Protocol):
     policy: "Policy"
 
     def sample(self, prompts: list[list[int]], params: SamplingParams) -> list[Rollout]:
-        """Return `params.n` rollouts for each prompt, prompt by prompt, with `problem_id` left empty."""
+        """Return `params.n` rollouts for each prompt, prompt by prompt, with `problem_id` left empty; see `sample_rollouts`."""
         ...
 
     def update(self, policy: "Policy") -> None:

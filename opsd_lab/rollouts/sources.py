@@ -8,11 +8,10 @@ import numpy as np
 
 from opsd_lab.basics.options import name_of, real
 from opsd_lab.contexts import Prompts
-from opsd_lab.policies.policy import Policy
-from opsd_lab.policies.teacher_checks import check_lengths
 from opsd_lab.policies.teachers import Teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
+from opsd_lab.rollouts.sampling import check_room, continue_prompts
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,6 @@ class Order:
     def of(self, chosen: Sequence[int]) -> "Order":
         """Return the order for some of the problems."""
         return replace(self, problems=[self.problems[i] for i in chosen], prompts=[self.prompts[i] for i in chosen])
-
-    def lengths(self, prompts: Sequence[Sequence[int]]) -> list[tuple[str, int, int]]:
-        """Return name, prompt length and longest completion of each problem, as `check_lengths` takes them."""
-        new = self.params.max_new_tokens
-        return [(f"problem {problem.id!r}", len(prompt), new) for problem, prompt in zip(self.problems, prompts, strict=True)]
-
-    def owned(self, rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
-        """Return `params.n` rollouts of each problem as rollouts of it, behind the student's prompt."""
-        owners = [pair for pair in zip(self.problems, self.prompts, strict=True) for _ in range(self.params.n)]
-        return tuple(
-            replace(rollout, problem_id=problem.id, prompt_ids=prompts.student_ids)
-            for rollout, (problem, prompts) in zip(rollouts, owners, strict=True)
-        )
 
 
 @dataclass(frozen=True)
@@ -77,10 +63,9 @@ class StudentWrites:
         Raises:
             ValueError: when a prompt with its completion exceeds the context; it names the problem.
         """
-        prompts = [list(prompts.student_ids) for prompts in order.prompts]
-        if isinstance(student := getattr(order.sampler, "policy", None), Policy):
-            check_lengths(student, "student", order.lengths(prompts))
-        rollouts = order.owned(order.sampler.sample(prompts, order.params))
+        prompts = [prompts.student_ids for prompts in order.prompts]
+        check_room(getattr(order.sampler, "policy", None), "student", order.problems, prompts, order.params)
+        rollouts = tuple(continue_prompts(order.sampler, order.problems, prompts, order.params))
         return Written(rollouts, by_student=rollouts)
 
 

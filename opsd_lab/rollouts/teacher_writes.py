@@ -1,15 +1,16 @@
 """Completions that the teacher writes, with the privileged information in view."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from opsd_lab.basics.interrupts import interruptible
 from opsd_lab.policies.policy import Policy
-from opsd_lab.policies.teacher_checks import check_lengths, check_teacher
+from opsd_lab.policies.teacher_checks import check_teacher
 from opsd_lab.rollouts.base import Sampler
 from opsd_lab.rollouts.hf import HFSampler
+from opsd_lab.rollouts.sampling import check_room, continue_prompts
 from opsd_lab.rollouts.sources import Order, Written
 
 
@@ -35,12 +36,12 @@ class TeacherWrites:
         """
         student, writer = _policy_of(order.sampler), self.sampler or order.sampler
         before, handed = _policy_of(writer), False
-        shown = [list(prompts.teacher_ids) for prompts in order.prompts]
-        check_lengths(student, "student", order.lengths([prompts.student_ids for prompts in order.prompts]))
+        own, shown = ([getattr(prompts, f"{side}_ids") for prompts in order.prompts] for side in ("student", "teacher"))
+        check_room(student, "student", order.problems, own, order.params)
         try:
             with order.teacher.beside(student) as policy:
                 check_teacher(student, policy)
-                check_lengths(policy, "teacher", order.lengths(shown))
+                check_room(policy, "teacher", order.problems, shown, order.params)
                 if isinstance(writer, HFSampler):
                     writer = copy.copy(writer)
                     writer.update(policy)
@@ -49,10 +50,12 @@ class TeacherWrites:
                     handed = True
                     writer.update(policy)
                 with interruptible():  # an engine waits long; what holds Ctrl-C back for a reason does so again inside
-                    rollouts = order.owned(writer.sample(shown, order.params))
+                    rollouts = continue_prompts(writer, order.problems, shown, order.params)
         finally:
             if handed:  # outside the teacher's block, where the student's weights are in place again
                 writer.update(before)
+        prompts = [ids for ids in own for _ in range(order.params.n)]
+        rollouts = tuple(replace(r, prompt_ids=ids) for r, ids in zip(rollouts, prompts, strict=True))
         return Written(rollouts, by_teacher=rollouts)
 
 

@@ -71,6 +71,9 @@ class Endpoint:
     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Return one completion's token ids and log-probabilities.
 
+        `model` is the name under which the server has the weights. `request` is the prompt with its seed, `params` how tokens are
+        drawn, and `stop_ids` the tokens that end a completion.
+
         Raises:
             ServerFault: when there is none, or it belongs to another prompt.
         """

@@ -5,11 +5,14 @@ log-probabilities of the model's unmodified distribution; text is never tokenise
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from opsd_lab.basics.interrupts import deferred_interrupts, interruptible
 from opsd_lab.policies.adapters import has_adapter
 from opsd_lab.policies.architecture import UNLIMITED
 from opsd_lab.policies.folding import unfoldable
@@ -112,7 +115,7 @@ class VLLMSampler:
         self._running().reset_prefix_cache()
 
     def sample(self, prompts: list[list[int]], params: SamplingParams) -> list[Rollout]:
-        """Return `params.n` rollouts for each prompt, prompt by prompt.
+        """Return `params.n` rollouts for each prompt, prompt by prompt; interrupted, the engine goes on with the next call.
 
         Raises:
             ValueError: for an empty prompt, or one that with `max_new_tokens` exceeds the model's context; it names the prompt.
@@ -122,12 +125,20 @@ class VLLMSampler:
         asked = requests(prompts, params)
         if not asked:
             return []
-        outputs = self._running().generate(
-            [{"prompt_token_ids": list(request.prompt)} for request in asked],
-            [self._params(request, params) for request in asked],
-            use_tqdm=self.progress,
-            lora_request=self._adapter,
-        )
+        engine = self._running()
+        with deferred_interrupts():  # a request that is cut off on its way would be joined to the next one
+            engine.enqueue(
+                [{"prompt_token_ids": list(request.prompt)} for request in asked],
+                [self._params(request, params) for request in asked],
+                use_tqdm=False,
+                lora_request=self._adapter,
+            )
+            try:
+                with interruptible():
+                    outputs = engine.wait_for_completion(use_tqdm=self.progress)
+            except BaseException:  # what is left would come back among the next call's completions
+                engine.llm_engine.abort_request(list(engine.llm_engine.output_processor.request_states), internal=True)
+                raise
         rollouts = [self._rollout(request, output) for request, output in zip(asked, outputs, strict=True)]
         if not self._checked:
             check_agreement(self.policy, rollouts[0], self.tolerance, "vLLM")
@@ -152,11 +163,16 @@ class VLLMSampler:
         environment = dict(os.environ)
         # The trainer waits while the engine works, so it needs no core kept free for it: 190 instead of 110 tokens/s on two cores.
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+        # Ctrl-C in a terminal or a notebook reaches child processes as well, and would end the engine; a blocked signal stays blocked
+        # in those that start here. Python's resource tracker unblocks it when it starts, so that comes first.
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._engine = LLM(**engine_options(self.policy, model, adapters=not self._folds) | dict(self.options))
         finally:  # what vLLM sets for its engine (LD_PRELOAD among it) is not for the processes that others start
             os.environ.clear()
             os.environ.update(environment)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _stop(self) -> None:
         if self._engine is not None:

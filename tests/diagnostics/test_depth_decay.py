@@ -5,7 +5,7 @@ from opsd_lab.contexts import ContextBuilder
 from opsd_lab.diagnostics import depth_decay
 from opsd_lab.grading import Grader
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts import HFSampler
+from opsd_lab.rollouts import HFSampler, sample_rollouts
 from opsd_lab.rollouts.base import Rollout, SamplingParams
 from tests.diagnostics.tables import row
 
@@ -113,9 +113,7 @@ def test_greedy_continuation_of_a_real_model_leads_to_the_rollouts_own_answer(po
     contexts = ContextBuilder(policy.tokenizer)
     greedy = SamplingParams(8, temperature=0)
     sampler = HFSampler(policy, progress=False)
-    first = sampler.sample([contexts.student_prompt(p) for p in problems[:3]], greedy)
-    rollouts = [Rollout(p.id, *list(vars(r).values())[1:]) for p, r in zip(problems, first, strict=False)]
-    shortened = [r for r in rollouts if r.truncated]
+    shortened = [r for r in sample_rollouts(sampler, contexts, problems[:3], greedy) if r.truncated]
     assert len(shortened) >= 2, "the tiny model seldom ends by itself"
     asked = []
 

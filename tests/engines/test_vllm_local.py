@@ -1,4 +1,6 @@
+import multiprocessing
 import os
+import signal
 import sys
 from dataclasses import replace
 
@@ -62,6 +64,29 @@ def test_greedy_rollouts_are_those_of_transformers(sampler, folder):
     for mine, other in zip(sampler.sample(PROMPTS, greedy), theirs, strict=True):
         assert mine.completion_ids == other.completion_ids and mine.text == other.text
         assert mine.finish_reason == other.finish_reason and mine.tokens == other.tokens
+
+
+def test_an_interrupted_call_leaves_nothing_behind_in_the_engine(sampler, folder, monkeypatch):
+    sampler.update(tiny(folder))
+    expected = sampler.sample(PROMPTS, PARAMS)
+    engine, step, steps = sampler._engine.llm_engine, sampler._engine.llm_engine.step, []
+
+    def step_and_press_ctrl_c():
+        steps.append(engine.get_num_unfinished_requests())
+        found = step()
+        if len(steps) == 3:
+            for process in multiprocessing.active_children():  # a terminal presses it for all that it runs
+                os.kill(process.pid, signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(engine, "step", step_and_press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        sampler.sample(PROMPTS, SamplingParams(max_new_tokens=150, n=8, seed=9))
+    assert multiprocessing.active_children() and steps == [24, 24, 24], "the engine was to be interrupted at work"
+    monkeypatch.undo()
+    assert engine.get_num_unfinished_requests() == 0
+    assert sampler.sample(PROMPTS, PARAMS) == expected
 
 
 def test_log_probabilities_are_the_models_own_whatever_the_sampling_options(sampler, folder):
