@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout
+from opsd_lab.rollouts.sampling import problems_of
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,11 @@ def groups_of(problems: Sequence[Problem], rollouts: Sequence[Rollout], rewards:
     Raises:
         ValueError: for a rollout of a problem that is not among the problems.
     """
-    by_id = {problem.id: problem for problem in problems}
     members: dict[str, list[int]] = {}
     for i, rollout in enumerate(rollouts):
-        if rollout.problem_id not in by_id:
-            raise ValueError(f"a rollout of problem {rollout.problem_id!r}, which is not among the problems given")
         members.setdefault(rollout.problem_id, []).append(i)
-    made = {
-        name: Group(by_id[name], tuple(rollouts[i] for i in of), None if rewards is None else tuple(rewards[i] for i in of))
-        for name, of in members.items()
-    }
+    owners, made = problems_of(rollouts, problems), {}
+    for name, of in members.items():
+        judged = None if rewards is None else tuple(rewards[i] for i in of)
+        made[name] = Group(owners[of[0]], tuple(rollouts[i] for i in of), judged)
     return [made[rollout.problem_id] for rollout in rollouts]

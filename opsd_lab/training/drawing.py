@@ -11,6 +11,7 @@ from opsd_lab.policies.teacher_checks import check_lengths
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout, SamplingParams
 from opsd_lab.rollouts.group import groups_of
+from opsd_lab.rollouts.sampling import problems_of
 from opsd_lab.rollouts.sources import Order, Written
 from opsd_lab.scoring.batching import Example
 from opsd_lab.training.judging import judged, let_through
@@ -60,18 +61,11 @@ def draw(trainer: "Trainer", settings: Settings) -> Drawn:
         sampling = replace(settings.sampling, seed=seed)
         order = Order(trainer.sampler, trainer.teacher, problems, [trainer.prompts[i] for i in mine], sampling)
         written = trainer.source.write(order)
-        by_id = {problem.id: problem for problem in problems}
-        owners = [_owner(rollout, by_id) for rollout in written.rollouts]
+        owners = problems_of(written.rollouts, problems)
         rewards = None if trainer.rewards is None else judged(trainer.rewards, written.rollouts, owners)
         kept = let_through(trainer.gate, rewards, [problem.id for problem in owners])
         examples = _examples(trainer, settings, order, written, owners, rewards, kept)
     return Drawn(settings, written, rewards, kept, examples, watch)
-
-
-def _owner(rollout: Rollout, by_id: dict[str, Problem]) -> Problem:
-    if rollout.problem_id not in by_id:
-        raise ValueError(f"the source wrote a rollout of problem {rollout.problem_id!r}, which it was not asked for")
-    return by_id[rollout.problem_id]
 
 
 def _examples(
