@@ -117,7 +117,7 @@ def with_column(rows, name, values, kind=None):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows.drop_columns(["text"]), "damaged, or changed since save_rollouts wrote it .*problem_id, prompt_ids"),
+        (lambda rows: rows.drop_columns(["text"]), "damaged, or changed since save_rollouts wrote it .*text"),
         (lambda rows: with_column(rows, "text", [1] * 9, pa.int64()), "of other types than a Rollout's"),
         (lambda rows: with_column(rows, "finish_reason", ["over"] * 9), "finish_reason is 'over'"),
         (lambda rows: with_column(rows, "logprobs", [[0.0]] * 9), "5 tokens but 1 log-probabilities"),

@@ -102,7 +102,7 @@ def row(**changes) -> pd.DataFrame:
         ({"gap": 0.5}, "gap is not teacher_logprob - student_logprob"),
         ({"label": "right"}, "unknown values"),
         ({"loss": float("nan")}, "column 'loss' has no value in row 0"),
-        ({"extra": 1}, "unknown columns"),
+        ({"extra": [(1,)]}, "column 'extra' holds neither numbers nor texts"),
     ],
 )
 def test_an_inconsistent_table_is_refused(changes, message):

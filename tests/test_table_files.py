@@ -65,8 +65,11 @@ def test_a_flipped_bit_in_a_number_is_found(whole, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows.drop_columns(["gap"]), "damaged, or changed .*missing columns \\['gap'\\]"),
-        (lambda rows: rows.append_column("more", pa.array([1] * len(rows))), "unknown columns \\['more'\\]"),
+        (lambda rows: rows.drop_columns(["gap"]), "damaged, or changed .*its columns are not those that were written"),
+        (
+            lambda rows: rows.append_column("more", pa.array([1] * len(rows))),
+            "damaged, or changed .*its columns are not those that were written",
+        ),
         (lambda rows: rows.set_column(0, "rollout", pa.array(["x"] * len(rows))), "column 'rollout' is not of type int64"),
         (lambda rows: rows.set_column(7, "gap", pa.array(np.full(len(rows), 99.0))), "gap is not teacher_logprob"),
         (lambda rows: rows.replace_schema_metadata({}), "a Parquet file, but not one of a TokenTable"),

@@ -17,7 +17,7 @@ Held = TypeVar("Held")
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells one kind of file from others: `key` in the file's metadata, with the `version` of the columns.
+    """What tells one kind of file from others: `key` in the file's metadata, with the `version` of the columns and their names.
 
     The others are words for messages: `holds` is what the file holds, `writer` the function that writes it, and `remedy` what to do
     about a file of another version.
@@ -35,7 +35,8 @@ class Mark:
         Raises:
             OSError: when the file cannot be written; the previous one stays.
         """
-        metadata = (rows.schema.metadata or {}) | {self.key: json.dumps({"version": self.version}).encode()}
+        about = {"version": self.version, "columns": rows.schema.names}
+        metadata = (rows.schema.metadata or {}) | {self.key: json.dumps(about).encode()}
         marked = rows.replace_schema_metadata(metadata)
         return write_whole(path, lambda partial: pq.write_table(marked, partial, compression="zstd", write_page_checksum=True))
 
@@ -55,20 +56,24 @@ class Mark:
                 raise ValueError(f"{path}: not a Parquet file, or a damaged one ({one_line(error)})") from None
             if about is None:
                 raise ValueError(f"{path}: a Parquet file, but not one of {self.holds}; {self.writer} writes those")
-            if (version := _version(about)) != self.version:
+            said = _said(about)
+            if (version := said.get("version")) != self.version:
                 raise ValueError(
                     f"{path}: written with version {version} of the columns for {self.holds}, this is version {self.version}; "
                     f"{self.remedy}, or read the file with the opsd_lab that wrote it"
                 )
             try:
+                if (names := file.schema_arrow.names) != said.get("columns"):
+                    differ = sorted({*names} ^ {*map(str, said.get("columns") or [])})
+                    raise ValueError(f"its columns are not those that were written: {differ}")
                 return make(file)
             except Exception as error:
                 raise ValueError(f"{path}: damaged, or changed since {self.writer} wrote it ({one_line(error)})") from None
 
 
-def _version(about: bytes) -> object:
+def _said(about: bytes) -> dict:
     try:
         found = json.loads(about)
     except ValueError:
-        return None
-    return found.get("version") if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
