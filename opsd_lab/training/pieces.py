@@ -11,6 +11,7 @@ from opsd_lab.objectives import Objective, Teachers, Tokens, ViewError
 from opsd_lab.policies.architecture import note_auxiliary_loss
 from opsd_lab.policies.head import check_head
 from opsd_lab.policies.policy import Policy, check_trainable
+from opsd_lab.policies.teacher_checks import check_lengths, check_teacher
 from opsd_lab.problems.problem import Problem, check_unique
 from opsd_lab.rollouts.base import SamplingParams
 from opsd_lab.rollouts.gates import Gate
@@ -58,6 +59,24 @@ def check_pieces(trainer: "Trainer", teacher: object) -> None:
     check_head(trainer.policy)
     note_auxiliary_loss(trainer.policy.causal_lm)
     sampling.prompt_limit(trainer.policy.context_length)
+
+
+def check_prompts(trainer: "Trainer") -> None:
+    """Make sure that every prompt leaves room for a completion, and that the teacher fits the student.
+
+    Raises:
+        ValueError: when one does not; it names the problem, or both policies.
+    """
+    new = trainer.at(1).sampling.max_new_tokens
+
+    def lengths(prompts: list[tuple[int, ...] | None]) -> list[tuple[str, int, int]]:
+        return [(f"problem {p.id!r}", len(ids), new) for p, ids in zip(trainer.problems, prompts, strict=True) if ids is not None]
+
+    check_lengths(trainer.policy, "student", lengths([prompts.student_ids for prompts in trainer.prompts]))
+    with trainer.teacher.beside(trainer.policy) as theirs:
+        check_teacher(trainer.policy, theirs)
+        for view in trainer.contexts.views:
+            check_lengths(theirs, "teacher", lengths([prompts.teachers[view] for prompts in trainer.prompts]))
 
 
 def _try_views(objective: Objective, contexts: ContextBuilder) -> None:

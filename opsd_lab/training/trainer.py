@@ -23,7 +23,6 @@ from opsd_lab.identity.leaves import tensor_digest
 from opsd_lab.objectives import OPSD, Objective, TokenWeights
 from opsd_lab.objectives.weights import needs_step
 from opsd_lab.policies.policy import Policy
-from opsd_lab.policies.teacher_checks import check_lengths, check_teacher
 from opsd_lab.policies.teachers import Teacher, fixed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Sampler, SamplingParams
@@ -38,7 +37,7 @@ from opsd_lab.training.drawing import Drawn, Settings, draw
 from opsd_lab.training.gradients import REMEDY, Gradients, NonFiniteError, StepBatch
 from opsd_lab.training.ledger import Ledger, Stopwatch
 from opsd_lab.training.optimizer import MasterAdamW
-from opsd_lab.training.pieces import check_pieces
+from opsd_lab.training.pieces import check_pieces, check_prompts
 from opsd_lab.training.records import Columns, StepRecord, TrainingParams, step_metrics
 from opsd_lab.training.step_costs import StepCosts
 
@@ -100,23 +99,10 @@ class Trainer:
             )
         self.trainable, self.initial_weights = list(policy.trainable().values()), tensor_digest(policy.trainable())
         self.optimizer = MasterAdamW(self.trainable, lr=self.learning_rate(1), weight_decay=self.at(1).params.weight_decay)
-        self._check_lengths()
+        check_prompts(self)
         self.costs = StepCosts.of(policy, self.teacher)
         self.ledger = Ledger()
         self._sampler_is_behind = self._warned_of_clip = False
-
-    def _check_lengths(self) -> None:
-        """Make sure that every prompt leaves room for a completion, and that the teacher fits the student."""
-        new = self.at(1).sampling.max_new_tokens
-
-        def lengths(prompts: list[tuple[int, ...] | None]) -> list[tuple[str, int, int]]:
-            return [(f"problem {p.id!r}", len(ids), new) for p, ids in zip(self.problems, prompts, strict=True) if ids is not None]
-
-        check_lengths(self.policy, "student", lengths([prompts.student_ids for prompts in self.prompts]))
-        with self.teacher.beside(self.policy) as theirs:
-            check_teacher(self.policy, theirs)
-            for view in self.contexts.views:
-                check_lengths(theirs, "teacher", lengths([prompts.teachers[view] for prompts in self.prompts]))
 
     def at(self, number: int) -> Settings:
         """Return objective, sampling and parameters of a step, with the step's numbers in place of schedules and controllers."""
