@@ -36,7 +36,7 @@ test: setup
 	@OPSD_LAB_FAST=1 OPSD_LAB_OUT="$(CURDIR)/build/reduced" $(RUN) -m pytest --nbmake --nbmake-timeout=900 notebooks
 
 lab: setup
-	@$(RUN) -m jupyterlab notebooks
+	@OPSD_LAB_OUT="$(CURDIR)/build" $(RUN) -m jupyterlab notebooks
 
 lint: $(VENV)/.installed
 	@$(RUN) -m ruff check .
@@ -53,7 +53,7 @@ setup: $(VENV)/.model
 	@:
 
 clean:
-	rm -rf $(VENV) build opsd_lab.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) build notebooks/build opsd_lab.egg-info .hypothesis .pytest_cache .ruff_cache
 	find opsd_lab tests notebooks -depth \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
 # Taken when the walkthrough begins, not when make does: `make test walkthrough` must not count the tests as set-up.

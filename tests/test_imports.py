@@ -56,6 +56,7 @@ TOOLS = {
     "jupyterlab": "make lab",
     "nbmake": "make test",
     "ruff": "make lint",
+    "setuptools": "builds the wheel in tests/test_wheel.py",
 }
 
 

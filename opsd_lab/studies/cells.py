@@ -22,6 +22,7 @@ def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> 
     """Return what each cell depends on; what cells share is looked at once."""
     values = {"chat": study.chat, "sampling": study.sampling, "evaluation": study.evaluation, "training": study.params}
     values |= {"rollouts": study.rollouts, "checkpoints": study.checkpoints, "during": study.during, "by": study.by}
+    values |= {"also": study.also}
     values |= {"training problems": list(study.train)} | {
         f"split {name!r}": list(problems) for name, problems in study.splits.items()
     }
