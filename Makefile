@@ -29,11 +29,15 @@ help:
 walkthrough: started setup
 	@$(RUN) -m opsd_lab walkthrough --out build --setup-seconds $$(($$(date +%s) - $(STARTED)))
 
+# Two processes with a thread each are faster than one with two: most tests are small. Engines and browsers have cores and time limits
+# of their own, so their tests run afterwards, alone.
 test: setup
 	@echo "Running the tests …"
-	@$(RUN) -m pytest
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore=tests/engines --ignore=tests/browser
+	@$(RUN) -m pytest tests/engines tests/browser
 	@echo "Running the notebooks in their reduced form …"
-	@OPSD_LAB_FAST=1 OPSD_LAB_OUT="$(CURDIR)/build/reduced" $(RUN) -m pytest --nbmake --nbmake-timeout=900 notebooks
+	@OMP_NUM_THREADS=1 OPSD_LAB_FAST=1 OPSD_LAB_OUT="$(CURDIR)/build/reduced" \
+	  $(RUN) -m pytest -n 2 --nbmake --nbmake-timeout=900 notebooks
 
 lab: setup
 	@OPSD_LAB_OUT="$(CURDIR)/build" $(RUN) -m jupyterlab notebooks
