@@ -29,14 +29,18 @@ help:
 walkthrough: started setup
 	@$(RUN) -m opsd_lab walkthrough --out build --setup-seconds $$(($$(date +%s) - $(STARTED)))
 
+# Two processes with a thread each are faster than one with two: most tests are small. Engines and browsers have cores and time limits
+# of their own, so their tests run afterwards, alone.
 test: setup
 	@echo "Running the tests …"
-	@$(RUN) -m pytest
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore=tests/engines --ignore=tests/browser
+	@$(RUN) -m pytest tests/engines tests/browser
 	@echo "Running the notebooks in their reduced form …"
-	@OPSD_LAB_FAST=1 OPSD_LAB_OUT="$(CURDIR)/build/reduced" $(RUN) -m pytest --nbmake --nbmake-timeout=900 notebooks
+	@OMP_NUM_THREADS=1 OPSD_LAB_FAST=1 OPSD_LAB_OUT="$(CURDIR)/build/reduced" \
+	  $(RUN) -m pytest -n 2 --nbmake --nbmake-timeout=900 notebooks
 
 lab: setup
-	@$(RUN) -m jupyterlab notebooks
+	@OPSD_LAB_OUT="$(CURDIR)/build" $(RUN) -m jupyterlab notebooks
 
 lint: $(VENV)/.installed
 	@$(RUN) -m ruff check .
@@ -53,7 +57,7 @@ setup: $(VENV)/.model
 	@:
 
 clean:
-	rm -rf $(VENV) build opsd_lab.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) build notebooks/build opsd_lab.egg-info .hypothesis .pytest_cache .ruff_cache
 	find opsd_lab tests notebooks -depth \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
 # Taken when the walkthrough begins, not when make does: `make test walkthrough` must not count the tests as set-up.

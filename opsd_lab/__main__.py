@@ -1,9 +1,8 @@
-"""The command line: the walkthrough without a browser, and the same experiment over several seeds."""
+"""The command line: the walkthrough without a browser, studies, and the tables that notebooks read."""
 
 import json
 import os
 import time
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,22 +11,17 @@ from tyro.extras import SubcommandApp
 
 from opsd_lab.basics.files import write_whole
 from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
-from opsd_lab.evaluation.evaluate import Evaluation
-from opsd_lab.experiments import RESULTS
-from opsd_lab.experiments.results_page import results_page, seeds_table
-from opsd_lab.experiments.walkthrough import (
-    Settings,
-    build_trainer,
-    control_view,
-    evaluate_greedily,
-    held_out_problems,
-    reference_view,
-)
+from opsd_lab.experiments import NOTEBOOKS, RESULTS
+from opsd_lab.experiments.arms import STUDIES
+from opsd_lab.experiments.results_page import results_page
+from opsd_lab.experiments.study_tables import seeds_table
 from opsd_lab.policies.policy import load_policy
+from opsd_lab.studies.results import failures
+from opsd_lab.studies.study import COLUMNS, run_study
 
 app = SubcommandApp()
 PHASES = ("setup", "generate", "score", "train", "evaluate")
-NOTEBOOK = Path("notebooks/01_opsd_walkthrough.ipynb")
+NOTEBOOK = NOTEBOOKS / "01_opsd_walkthrough.ipynb"
 
 
 @app.command
@@ -38,19 +32,22 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
         out: the folder to write to.
         setup_seconds: how long the set-up before this command took, for the report.
     """
-    import nbformat
-    from nbclient import NotebookClient
+    try:
+        import nbformat
+        from nbclient import NotebookClient
 
-    from opsd_lab.figures.export import drop_widgets, export_html
+        from opsd_lab.figures.export import drop_widgets, export_html
+    except ImportError as error:
+        raise SystemExit(f"{error}; the walkthrough needs `pip install 'opsd-lab[notebooks]'`") from None
 
     started = time.time()
     out.mkdir(parents=True, exist_ok=True)
     report_path, executed = out / "walkthrough.json", out / NOTEBOOK.name
     report_path.unlink(missing_ok=True)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    print(f"Executing {NOTEBOOK}, about 8 minutes on two cores ...", flush=True)
+    print(f"Executing {NOTEBOOK.name}, about 8 minutes on two cores ...", flush=True)
     os.environ["OPSD_LAB_OUT"] = str(out.resolve())  # the kernel inherits it
-    client = NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client = NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(out.resolve())}})
     client.on_cell_start = lambda cell, cell_index: _announce(cell, started)
     try:
         client.execute()
@@ -91,55 +88,23 @@ def summary(report: dict, page: Path) -> str:
 
 
 @app.command
-def seeds(out: Path = RESULTS / "walkthrough_seeds.json", seeds: tuple[int, ...] = (0, 1, 2)) -> None:
-    """Train OPSD and its control for several seeds and write every accuracy; finished runs are not repeated.
+def show(path: Path = RESULTS / "walkthrough.parquet") -> None:
+    """Print a study's table in short: each arm's accuracy over its seeds, with 95 % intervals over problems.
 
     Args:
-        out: the JSON file to write, and to go on from.
-        seeds: the seeds to run.
+        path: a Parquet file that `study` wrote.
     """
-    settings = Settings()
-    results = (
-        json.loads(out.read_text())
-        if out.exists()
-        else {"settings": asdict(settings), "problem_ids": [p.id for p in held_out_problems()], "correct": {}}
-    )
-    if results["settings"] != json.loads(json.dumps(asdict(settings), default=str)):
-        raise SystemExit(f"{out} was written with other settings; delete it to start again")
-    for seed in seeds:
-        for arm, view in (("OPSD", reference_view()), ("control", control_view())):
-            if f"{arm} {seed}" in results["correct"]:
-                continue
-            trainer = build_trainer(replace(settings, seed=seed), view)
-            if "base" not in results["correct"]:  # the base model does not depend on the seed
-                _keep(results, "base", evaluate_greedily(trainer.policy, settings, "base"))
-            for _ in trainer.train(settings.steps):
-                pass
-            _keep(results, f"{arm} {seed}", evaluate_greedily(trainer.policy, settings, arm))
-            write_whole(out, json.dumps(results, indent=1) + "\n")
+    if not path.exists():
+        shipped = ", ".join(sorted(file.name for file in RESULTS.glob("*.parquet")))
+        raise SystemExit(f"{path} is not there; `study` writes such a file, and {RESULTS} holds {shipped}")
+    results = pd.read_parquet(path)
+    if missing := COLUMNS.keys() - set(results):
+        raise SystemExit(f"{path} is no table of a study: it has no column {', '.join(sorted(missing))}")
     print(seeds_table(results))
 
 
-def _keep(results: dict, name: str, evaluation: Evaluation) -> None:
-    results["correct"][name] = {
-        **{by: "".join(map(str, evaluation.correct(by)[:, 0].astype(int))) for by in ("last_number", "boxed")},
-        "truncated": evaluation.truncation_rate,
-    }
-    print(f"{name}: last number {evaluation.accuracy('last_number')}, boxed {evaluation.accuracy('boxed')}", flush=True)
-
-
 @app.command
-def show(path: Path = RESULTS / "walkthrough_seeds.json") -> None:
-    """Print the table of a results file.
-
-    Args:
-        path: the file that `seeds` wrote.
-    """
-    print(seeds_table(json.loads(path.read_text())))
-
-
-@app.command
-def results(out: Path = Path("docs/results.md"), notebooks: Path = NOTEBOOK.parent) -> None:
+def results(out: Path = Path("docs/results.md"), notebooks: Path = NOTEBOOKS) -> None:
     """Write the results page from the committed tables and the outputs of the notebooks.
 
     Args:
@@ -210,23 +175,18 @@ def study(
     """Run a study, arms x seeds, and write its table; finished cells are not repeated.
 
     Args:
-        name: sandbox-baselines, sandbox-ablations, sandbox-search, smollm2 or smollm2-search.
+        name: a study of `opsd_lab.experiments.arms.STUDIES`; a name that is none of them is answered with the list.
         out: the Parquet file to write.
         cells: the folder of the finished cells; left out, build/cells/NAME.
         seeds: the seeds of every arm.
         arms: the arms to run; left out, all.
         workers: how many cells run at once, each with its share of the cores.
     """
-    from opsd_lab.experiments.arms import STUDIES
-    from opsd_lab.studies.results import failures, final_rows
-    from opsd_lab.studies.study import run_study
-
     if name not in STUDIES:
         raise SystemExit(f"no study {name!r}; there are {', '.join(STUDIES)}")
     results = run_study(STUDIES[name], seeds, cells or Path("build/cells") / name, arms=arms or None, workers=workers)
     write_whole(out, partial(results.to_parquet, index=False, compression="zstd"))
-    split = "validation" if name.endswith("search") else "test"
-    print(final_rows(results, split).groupby("arm", sort=False)["accuracy"].agg(["mean", "min", "max", "count"]).round(3).to_string())
+    print(seeds_table(results))
     if len(failed := failures(results)):
         print(failed.to_string(index=False))
 

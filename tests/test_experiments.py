@@ -6,11 +6,13 @@ import pandas as pd
 import pytest
 
 from opsd_lab.contexts import ChatFormat, reference_solution
+from opsd_lab.experiments.arms import sandbox_policy
 from opsd_lab.identity.parts import differences
 from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
+from opsd_lab.sandbox import CHAT, worksheets
 from opsd_lab.studies.results import failures, final_rows
 from opsd_lab.studies.study import COLUMNS, Study, run_cell, run_study
 from opsd_lab.training.recipes import Recipe, texts_of
@@ -71,6 +73,17 @@ def test_a_cell_has_a_row_for_each_checkpoint_and_split(tmp_path):
     np.testing.assert_allclose(counted / (opsd["n"] * opsd["samples"]), opsd["accuracy"])
 
 
+def test_another_verdict_has_a_split_of_its_own_with_the_same_completions():
+    problems = {name: worksheets("easy", name, 8) for name in ("test", "validation")}
+    study = small(("base",), policy=sandbox_policy, splits=problems, chat=CHAT, evaluation=SamplingParams(64, temperature=0))
+    alone, both = (run_cell(dataclasses.replace(study, also=also), "base", 0) for also in ((), ("last_number",)))
+    assert both["split"].tolist() == ["test", "test, last_number", "validation", "validation, last_number"]
+    pd.testing.assert_frame_equal(both.iloc[::2].reset_index(drop=True)[SHARED], alone[SHARED])
+    first, second = both.iloc[0], both.iloc[1]
+    # The answer of a worksheet is four numbers, so that the last of them alone is wrong.
+    assert first["accuracy"] > second["accuracy"] == 0 and first["length"] == second["length"]
+
+
 def test_interrupting_and_resuming_gives_the_table_of_an_uninterrupted_run(tmp_path, monkeypatch):
     whole = run_study(small, [0, 1], tmp_path / "whole", progress=False)
     calls = []
@@ -126,6 +139,7 @@ def test_settings_are_the_same_for_the_same_study_and_differ_with_every_part():
         {"checkpoints": (1, 2)},
         {"train": PROBLEMS[:5]},
         {"by": "boxed"},
+        {"also": ("boxed",)},
         {"sampling": SamplingParams(6)},
     ):
         assert dataclasses.replace(study, **change).settings("OPSD") != study.settings("OPSD"), change
@@ -200,6 +214,8 @@ def test_leftovers_of_a_full_disk_stop_nothing_and_a_damaged_cell_is_named(tmp_p
         ({"checkpoints": ()}, "do not rise"),
         ({"during": ("validation",)}, "which are no splits"),
         ({"arms": {}}, "has no arms"),
+        ({"also": ("final",)}, r"also is \('final',\); it may name boxed and last_number, each once"),
+        ({"also": ("boxed", "boxed")}, "each once"),
         ({"arms": {"a b": None, "a/b": None}}, "differ in punctuation only"),
     ],
 )

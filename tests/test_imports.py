@@ -55,7 +55,9 @@ TOOLS = {
     "ipywidgets": "tqdm draws its bar in a notebook with it",
     "jupyterlab": "make lab",
     "nbmake": "make test",
+    "pytest-xdist": "make test",
     "ruff": "make lint",
+    "setuptools": "builds the wheel in tests/test_wheel.py",
 }
 
 

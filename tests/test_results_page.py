@@ -1,13 +1,13 @@
-import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from opsd_lab.experiments.results_page import TEMPLATE, results_page, seeds_table
+from opsd_lab.experiments.results_page import TEMPLATE, results_page
 from opsd_lab.experiments.results_page.notebook import intervals, parameter, printed, rows
 from opsd_lab.experiments.results_page.text import check, estimate
+from opsd_lab.experiments.walkthrough import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -25,19 +25,9 @@ def test_the_pages_text_holds_no_number_that_was_typed():
 def test_both_learning_rates_of_the_control_stand_beside_its_two_accuracies():
     (sentence,) = re.findall(r"So the control stands on this page twice\..*?learnt nothing\.", PAGE, re.DOTALL)
     tuned = re.search(r"^\| control: another problem's solution \| (\S+) \| (.+?) \|", PAGE, re.MULTILINE)
-    settings = json.loads((ROOT / "opsd_lab/experiments/results/walkthrough_seeds.json").read_text())["settings"]
+    rate = Settings().training.learning_rate
     assert f"At {float(tuned[1]):g}," in sentence.replace("\n", " ") and tuned[2] in sentence.replace("\n", " ")
-    assert f"{settings['training']['learning_rate']:g}" in sentence and float(tuned[1]) != settings["training"]["learning_rate"]
-
-
-def test_the_table_of_seeds_averages_over_them():
-    def run(bits: str) -> dict:
-        return {"last_number": bits, "boxed": "0" * len(bits)}
-
-    runs = {"base": "0011", "OPSD 0": "1111", "OPSD 1": "0111", "control 0": "0000"}
-    found = seeds_table({"correct": {name: run(bits) for name, bits in runs.items()}}).splitlines()
-    assert found[2].startswith("| base | 0.50 [") and found[4].startswith("| control | 0.00 [")
-    assert found[3].startswith("| OPSD | 0.88 [") and found[3].endswith("| 1.00, 0.75 |")
+    assert f"{rate:g}" in sentence and float(tuned[1]) != rate
 
 
 @pytest.fixture

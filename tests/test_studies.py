@@ -1,20 +1,23 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from opsd_lab.evaluation.statistics import mean_interval
 from opsd_lab.experiments.arms import (
-    BASELINES,
     CANDIDATES,
     RATES,
-    SMOLLM2_ARMS,
     SMOLLM2_CANDIDATES,
     SMOLLM2_RATES,
     STUDIES,
+    baselines,
     sandbox_study,
+    smollm2_arms,
     smollm2_study,
 )
+from opsd_lab.experiments.study_tables import seed_accuracies, seeds_table
 from opsd_lab.studies.results import choose
 from opsd_lab.studies.study import COLUMNS
 
@@ -29,8 +32,8 @@ def test_a_study_reaches_the_processes_of_its_workers(name):
 @pytest.mark.parametrize(
     ("search", "rates", "candidates", "arms", "study"),
     [
-        ("sandbox_search", RATES, CANDIDATES, BASELINES, sandbox_study),
-        ("smollm2_search", SMOLLM2_RATES, SMOLLM2_CANDIDATES, SMOLLM2_ARMS, smollm2_study),
+        ("sandbox_search", RATES, CANDIDATES, baselines, sandbox_study),
+        ("smollm2_search", SMOLLM2_RATES, SMOLLM2_CANDIDATES, smollm2_arms, smollm2_study),
     ],
     ids=["sandbox", "smollm2"],
 )
@@ -38,14 +41,53 @@ def test_every_trained_arm_has_the_rate_that_the_committed_search_chose_with_equ
     found = pd.read_parquet(RESULTS / f"{search}.parquet")
     assert found.groupby(found["arm"].str.partition(" | ")[0])["arm"].nunique().unique() == [len(candidates)]
     chosen = choose(found).set_index("method")["setting"].astype(float).to_dict()
-    assert chosen == rates and set(rates) == {arm for arm, recipe in arms.items() if recipe is not None}
+    assert chosen == rates and set(rates) == {arm for arm, recipe in arms().items() if recipe is not None}
     made = study().arms
     assert all(made[arm].training["learning_rate"] == rate for arm, rate in rates.items())
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("s[am]*.parquet")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("[sw]*.parquet")), ids=lambda path: path.stem)
 def test_committed_results_are_tables_of_studies_in_which_no_cell_failed(path):
     rows = pd.read_parquet(path)
     assert list(rows) == list(COLUMNS) and (rows["error"] == "").all()
     counted = rows["correct"].map(lambda text: sum(map(int, text.split())))
     assert ((counted / (rows["n"] * rows["samples"]) - rows["accuracy"]).abs() < 1e-9).all()
+
+
+def rows(arm, seed, split, correct, samples=2, step=5, error=""):
+    counts = np.array(correct)
+    values = dict.fromkeys(COLUMNS, 0) | {"arm": arm, "seed": seed, "split": split, "step": step, "samples": samples}
+    values |= {
+        "n": len(counts),
+        "correct": " ".join(map(str, counts)),
+        "accuracy": counts.mean() / samples if len(counts) else np.nan,
+    }
+    return pd.DataFrame([values | {"error": error}])[list(COLUMNS)].astype(COLUMNS)
+
+
+def test_an_arms_accuracy_is_the_mean_of_its_seeds_with_an_interval_over_problems():
+    table = pd.concat(
+        [
+            rows("base", 0, "test", [0, 2, 1, 1], step=0),
+            rows("A | 0.1", 0, "test", [0, 0, 0, 0], step=2),  # an earlier checkpoint does not count
+            rows("A | 0.1", 0, "test", [2, 2, 1, 1]),
+            rows("A | 0.1", 1, "test", [2, 2, 1, 0]),
+            rows("A | 0.1", 0, "test, boxed", [0, 0, 1, 0]),
+            rows("A | 0.1", 1, "test, boxed", [0, 0, 0, 0]),
+            rows("B", 0, "", [], error="RuntimeError: no luck"),
+        ]
+    )
+    found = seed_accuracies(table).set_index(["arm", "split"])
+    arm = found.loc[("A | 0.1", "test")]
+    expected = mean_interval(np.array([1, 1, 0.5, 0.25]), 16)
+    assert (arm["mean"], arm["low"], arm["high"], arm["n"]) == (expected.mean, expected.low, expected.high, 4)
+    assert arm["seeds"] == "0.75, 0.62" and "B" not in found.index.get_level_values("arm")
+    lines = seeds_table(table).splitlines()
+    assert lines[0] == "| arm | test | test, boxed | test, by seed |" and len(lines) == 4
+    assert lines[2].startswith("| base | 0.50 [") and lines[2].endswith(" |  | 0.50 |")
+    assert lines[3].startswith("| A \\| 0.1 | 0.69 [") and "| 0.06 [" in lines[3] and lines[3].endswith("| 0.75, 0.62 |")
+
+
+def test_a_table_without_an_evaluated_cell_has_no_accuracies():
+    with pytest.raises(ValueError, match="no cell that was evaluated"):
+        seed_accuracies(rows("B", 0, "", [], error="RuntimeError: no luck"))

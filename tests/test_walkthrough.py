@@ -1,19 +1,23 @@
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
-from opsd_lab.__main__ import summary
+from opsd_lab.__main__ import app, summary
 from opsd_lab.evaluation.statistics import Interval
+from opsd_lab.experiments import RESULTS
+from opsd_lab.experiments.arms import walkthrough_study
+from opsd_lab.experiments.study_tables import seeds_table
 from opsd_lab.experiments.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems, write_report
 from opsd_lab.figures.export import drop_widgets
 from opsd_lab.problems.word_problems import key
 from opsd_lab.training.ledger import Ledger
+from opsd_lab.training.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "opsd_lab/experiments/results/walkthrough_seeds.json"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -43,11 +47,32 @@ def test_the_report_has_every_key_and_adds_the_arms_up(tmp_path):
     assert len(lines) == 5 and str(tmp_path / "page.html") in lines[-1] and "50% [40%, 60%]" in lines[1]
 
 
-def test_the_committed_results_are_those_of_todays_settings_and_problems():
-    results = json.loads(RESULTS.read_text())
-    assert results["settings"] == json.loads(json.dumps(asdict(Settings()), default=str))
-    assert results["problem_ids"] == [p.id for p in held_out_problems()]
-    assert all(len(run["last_number"]) == len(results["problem_ids"]) for run in results["correct"].values())
+def test_the_study_trains_what_notebook_01_trains():
+    study, settings = walkthrough_study(), Settings()
+    assert list(study.arms) == ["base", "OPSD", "control"] and (study.by, study.also) == ("last_number", ("boxed",))
+    assert (study.params, study.sampling, study.chat) == (settings.training, settings.sampling, settings.chat)
+    assert study.rollouts == settings.training.batch_size and study.checkpoints == (settings.steps,)
+    assert study.train == train_problems() and study.splits == {"test": held_out_problems()}
+    for arm, view in (("OPSD", reference_view()), ("control", control_view())):
+        recipe, default = study.arms[arm], Recipe()
+        assert [recipe.view(problem) for problem in study.train[:9]] == [view(problem) for problem in study.train[:9]]
+        assert replace(recipe, view=default.view) == default
+
+
+def test_the_committed_table_is_that_of_todays_study_and_shown_in_short(capsys):
+    results = pd.read_parquet(RESULTS / "walkthrough.parquet")
+    study = walkthrough_study()
+    assert set(results["arm"]) == set(study.arms) and set(results["split"]) == {"test", "test, boxed"}
+    assert set(results["n"]) == {len(study.splits["test"])} and set(results["step"]) == {0, *study.checkpoints}
+    app.cli(prog="opsd_lab", args=["show"])
+    assert capsys.readouterr().out == seeds_table(results) + "\n"
+
+
+def test_a_file_that_is_no_table_of_a_study_is_named_with_the_reason(tmp_path):
+    with pytest.raises(SystemExit, match=r"none\.parquet is not there; .* walkthrough\.parquet"):
+        app.cli(prog="opsd_lab", args=["show", "--path", str(tmp_path / "none.parquet")])
+    with pytest.raises(SystemExit, match=r"champ_steps\.parquet is no table of a study: it has no column accuracy"):
+        app.cli(prog="opsd_lab", args=["show", "--path", str(RESULTS / "champ_steps.parquet")])
 
 
 def test_widgets_without_a_static_form_leave_an_executed_notebook():

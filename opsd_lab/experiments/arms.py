@@ -1,6 +1,7 @@
-"""The studies behind notebook 03: baselines and ablations on the sandbox, baselines on SmolLM2, and the searches that tuned them.
+"""The studies of notebooks 01 and 03: the walkthrough's, baselines and ablations on the sandbox, baselines on SmolLM2, and searches.
 
-What the searches found is written here; `python -m opsd_lab study` runs any of them.
+What the searches found is written here; `python -m opsd_lab study` runs any of them. Arms are functions, because some need problems,
+which nothing makes before a study asks for them.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from opsd_lab.contexts import (
     no_privilege,
     other_problem,
     partial_solution,
-    reference_solution,
     wrong_solution,
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
@@ -37,7 +37,7 @@ from opsd_lab.studies.study import Study
 from opsd_lab.training.recipes import Recipe, texts_of
 from opsd_lab.training.records import TrainingParams
 
-REFERENCE = partial(reference_solution, closing="")
+REFERENCE = reference_view()
 
 
 def sandbox_policy(seed: int) -> Policy:
@@ -86,41 +86,46 @@ def reference_and_answer(problem: Problem) -> str:
 REVERSE = OPSD(reverse_kl)
 OPSD_ARM = Recipe(REVERSE, REFERENCE)
 
-BASELINES: dict[str, Recipe | None] = {
-    "base": None,
-    "OPSD": OPSD_ARM,
-    "OPSD, forward KL": replace(OPSD_ARM, objective=OPSD(forward_kl)),
-    "OPSD, sampled token": replace(OPSD_ARM, objective=SampledTokenOPSD()),
-    "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=from_the_teacher),
-    "distillation from the expert": Recipe(REVERSE, no_privilege, teacher=the_expert),
-    "SFT on references": Recipe(SFT(), source=texts_of(reference_and_answer)),
-    "SFT in own words": Recipe(SFT(), source=texts_of(own_solution)),
-    "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=from_the_teacher, gate=correct_only),
-    "GRPO": Recipe(GRPO(), n=8),
-    "GRPO, not scaled": Recipe(GRPO(scale=False), n=8),
-    "control: another problem's solution": Recipe(REVERSE, other_problem(sandbox_train(), closing="")),
-}
 
-ABLATIONS: dict[str, Recipe | None] = {
-    "view: answer": Recipe(REVERSE, answer_only),
-    "view: half": Recipe(REVERSE, partial_solution(0.5, closing="")),
-    "view: hints": Recipe(REVERSE, hints),
-    "view: own correct sample": replace(OPSD_ARM, problems=with_own_samples),
-    "view: wrong": Recipe(REVERSE, wrong_solution(change_numbers, closing="")),
-    "view: none": Recipe(REVERSE, no_privilege),
-    "divergence: JSD 0.5": replace(OPSD_ARM, objective=OPSD(jsd(0.5))),
-    "divergence: at temperature 2": replace(OPSD_ARM, objective=OPSD(reverse_kl, temperature=2.0)),
-    "divergence: forward, clipped at 0.05": replace(OPSD_ARM, objective=OPSD(forward_kl, pointwise_clip=0.05)),
-    "divergence: top 4 and a tail": replace(OPSD_ARM, objective=OPSD(reverse_kl, vocab_top_k=4)),
-    "length: 16 tokens": replace(OPSD_ARM, sampling={"max_new_tokens": 16}),
-    "teacher: EMA 0.95": replace(OPSD_ARM, teacher=partial(ema_teacher, decay=0.95)),
-    "teacher: refreshed every 25": replace(OPSD_ARM, teacher=partial(refreshed_teacher, every=25)),
-    "teacher: live": replace(OPSD_ARM, teacher=the_student),
-    "gate: correct rollouts": replace(OPSD_ARM, gate=correct_only),
-    "gate: incorrect rollouts": replace(OPSD_ARM, gate=incorrect_only),
-}
+def baselines() -> dict[str, Recipe | None]:
+    """Return OPSD, simpler methods that use the same solutions, and the control, for the sandbox."""
+    return {
+        "base": None,
+        "OPSD": OPSD_ARM,
+        "OPSD, forward KL": replace(OPSD_ARM, objective=OPSD(forward_kl)),
+        "OPSD, sampled token": replace(OPSD_ARM, objective=SampledTokenOPSD()),
+        "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=from_the_teacher),
+        "distillation from the expert": Recipe(REVERSE, no_privilege, teacher=the_expert),
+        "SFT on references": Recipe(SFT(), source=texts_of(reference_and_answer)),
+        "SFT in own words": Recipe(SFT(), source=texts_of(own_solution)),
+        "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=from_the_teacher, gate=correct_only),
+        "GRPO": Recipe(GRPO(), n=8),
+        "GRPO, not scaled": Recipe(GRPO(scale=False), n=8),
+        "control: another problem's solution": Recipe(REVERSE, other_problem(sandbox_train(), closing="")),
+    }
 
-SANDBOX_ARMS = BASELINES | ABLATIONS
+
+def ablations() -> dict[str, Recipe | None]:
+    """Return OPSD with one part changed, for the sandbox."""
+    return {
+        "view: answer": Recipe(REVERSE, answer_only),
+        "view: half": Recipe(REVERSE, partial_solution(0.5, closing="")),
+        "view: hints": Recipe(REVERSE, hints),
+        "view: own correct sample": replace(OPSD_ARM, problems=with_own_samples),
+        "view: wrong": Recipe(REVERSE, wrong_solution(change_numbers, closing="")),
+        "view: none": Recipe(REVERSE, no_privilege),
+        "divergence: JSD 0.5": replace(OPSD_ARM, objective=OPSD(jsd(0.5))),
+        "divergence: at temperature 2": replace(OPSD_ARM, objective=OPSD(reverse_kl, temperature=2.0)),
+        "divergence: forward, clipped at 0.05": replace(OPSD_ARM, objective=OPSD(forward_kl, pointwise_clip=0.05)),
+        "divergence: top 4 and a tail": replace(OPSD_ARM, objective=OPSD(reverse_kl, vocab_top_k=4)),
+        "length: 16 tokens": replace(OPSD_ARM, sampling={"max_new_tokens": 16}),
+        "teacher: EMA 0.95": replace(OPSD_ARM, teacher=partial(ema_teacher, decay=0.95)),
+        "teacher: refreshed every 25": replace(OPSD_ARM, teacher=partial(refreshed_teacher, every=25)),
+        "teacher: live": replace(OPSD_ARM, teacher=the_student),
+        "gate: correct rollouts": replace(OPSD_ARM, gate=correct_only),
+        "gate: incorrect rollouts": replace(OPSD_ARM, gate=incorrect_only),
+    }
+
 
 RATES: dict[str, float] = {
     "OPSD": 5e-4,
@@ -135,7 +140,7 @@ RATES: dict[str, float] = {
     "GRPO, not scaled": 5e-5,
     "control: another problem's solution": 2e-5,  # as wrong at every rate
 }
-"""The learning rate of each arm of `BASELINES`, found by `sandbox_search`; the others have OPSD's."""
+"""The learning rate of each arm of `baselines`, found by `sandbox_search`; the others have OPSD's."""
 CANDIDATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
 
 
@@ -156,11 +161,11 @@ def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[
 
 
 def sandbox_study(
-    size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100), arms: dict[str, Recipe | None] = SANDBOX_ARMS
+    size: int = 256, checkpoints: tuple[int, ...] = (25, 50, 75, 100), arms: dict[str, Recipe | None] | None = None
 ) -> Study:
     """Return a study of arms on worksheets, tuned; forgetting is measured on easy ones, chains, and lists.
 
-    `size` is the number of test problems; the other splits have half as many.
+    `size` is the number of test problems; the other splits have half as many. Without `arms` it has `baselines` and `ablations`.
     """
     others = {name: worksheets(name, "test", max(1, size // 2)) for name in ("easy", "chain", "recall")}
     return Study(
@@ -168,7 +173,7 @@ def sandbox_study(
         policy=sandbox_policy,
         train=sandbox_train(),
         splits={"test": worksheets("sheet", "test", size), **others},
-        arms=_tuned(arms, RATES, RATES["OPSD"]),
+        arms=_tuned(arms or baselines() | ablations(), RATES, RATES["OPSD"]),
         chat=SANDBOX_CHAT,
         sampling=SamplingParams(64, temperature=1.0),
         evaluation=SamplingParams(64, temperature=1.0, n=4),
@@ -179,23 +184,22 @@ def sandbox_study(
 
 
 def sandbox_baselines() -> Study:
-    """Return `sandbox_study` of `BASELINES`."""
-    return sandbox_study(arms=BASELINES)
+    """Return `sandbox_study` of `baselines`."""
+    return sandbox_study(arms=baselines())
 
 
 def sandbox_ablations() -> Study:
-    """Return `sandbox_study` of `ABLATIONS`."""
-    return sandbox_study(arms=ABLATIONS)
+    """Return `sandbox_study` of `ablations`."""
+    return sandbox_study(arms=ablations())
 
 
 def sandbox_search() -> Study:
     """Return the search over learning rates: the same candidates, steps and seeds for every arm, judged on validation problems."""
-    study = sandbox_study()
     return replace(
-        study,
+        sandbox_study(),
         name="sandbox search",
         splits={"validation": worksheets("sheet", "validation", 256)},
-        arms=_every_rate(BASELINES, CANDIDATES),
+        arms=_every_rate(baselines(), CANDIDATES),
         checkpoints=(100,),
         during=("validation",),
     )
@@ -212,15 +216,19 @@ SMOLLM2_RATES: dict[str, float] = {
     "GRPO": 3e-4,
     "control: another problem's solution": 1e-4,  # the lowest tried; the others are worse
 }
-"""The learning rate of each trained arm of `SMOLLM2_ARMS`, found by `smollm2_search`."""
+"""The learning rate of each trained arm of `smollm2_arms`, found by `smollm2_search`."""
 SMOLLM2_CANDIDATES = (1e-4, 3e-4, 1e-3, 3e-3)
-SMOLLM2_ARMS: dict[str, Recipe | None] = {
-    "base": None,
-    "OPSD": Recipe(OPSD(forward_kl), reference_view()),
-    "SFT": Recipe(SFT(), source=texts_of(continued_reference), sampling={"max_new_tokens": 48}),
-    "GRPO": Recipe(GRPO(), n=4),
-    "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
-}
+
+
+def smollm2_arms() -> dict[str, Recipe | None]:
+    """Return OPSD, two simpler methods and the control, for SmolLM2."""
+    return {
+        "base": None,
+        "OPSD": Recipe(OPSD(forward_kl), REFERENCE),
+        "SFT": Recipe(SFT(), source=texts_of(continued_reference), sampling={"max_new_tokens": 48}),
+        "GRPO": Recipe(GRPO(), n=4),
+        "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
+    }
 
 
 def smollm2_policy(seed: int) -> Policy:
@@ -236,7 +244,7 @@ def smollm2_study() -> Study:
         policy=smollm2_policy,
         train=train_problems(),
         splits={"test": held_out_problems()},
-        arms=_tuned(SMOLLM2_ARMS, SMOLLM2_RATES, settings.training.learning_rate),
+        arms=_tuned(smollm2_arms(), SMOLLM2_RATES, settings.training.learning_rate),
         chat=settings.chat,
         sampling=settings.sampling,
         evaluation=replace(settings.sampling, temperature=0.0),
@@ -247,15 +255,23 @@ def smollm2_study() -> Study:
     )
 
 
+def walkthrough_study() -> Study:
+    """Return notebook 01's two trained arms, at its learning rate: boxed answers are judged as well, on the split "test, boxed"."""
+    arms = smollm2_arms()
+    chosen = {"base": None, "OPSD": arms["OPSD"], "control": arms["control: another problem's solution"]}
+    return replace(smollm2_study(), name="walkthrough", arms=chosen, also=("boxed",))
+
+
 def smollm2_search() -> Study:
     """Return the search over learning rates for SmolLM2: equal candidates for every arm, judged on validation problems."""
     study = smollm2_study()
     validation = builtin("one_step", "validation")
-    arms = _every_rate(SMOLLM2_ARMS, SMOLLM2_CANDIDATES)
+    arms = _every_rate(smollm2_arms(), SMOLLM2_CANDIDATES)
     return replace(study, name="smollm2 search", splits={"validation": validation}, arms=arms, during=("validation",))
 
 
 STUDIES = {
+    "walkthrough": walkthrough_study,
     "sandbox-baselines": sandbox_baselines,
     "sandbox-ablations": sandbox_ablations,
     "sandbox-search": sandbox_search,

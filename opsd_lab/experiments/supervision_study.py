@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from opsd_lab.contexts import (
     ChatFormat,
@@ -13,12 +12,11 @@ from opsd_lab.contexts import (
     no_privilege,
     other_problem,
     partial_solution,
-    reference_solution,
     wrong_solution,
 )
 from opsd_lab.diagnostics import with_outcomes
 from opsd_lab.evaluation.outcomes import grade_rollouts
-from opsd_lab.experiments.walkthrough import CHAT
+from opsd_lab.experiments.walkthrough import CHAT, reference_view
 from opsd_lab.grading import Grader
 from opsd_lab.objectives import OPSD, Objective
 from opsd_lab.policies.policy import Policy
@@ -50,7 +48,7 @@ def study_problems(settings: StudySettings) -> list[Problem]:
 def study_views(problems: Sequence[Problem]) -> dict[str, View]:
     """Return the privileged views that are compared; the problems themselves are donors for the other problem's solution."""
     return {
-        "reference": partial(reference_solution, closing=""),
+        "reference": reference_view(),
         "answer": answer_only,
         "hints": hints,
         "half": partial_solution(0.5, closing=""),

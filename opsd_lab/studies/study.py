@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -66,10 +67,11 @@ class Study:
     that are evaluated at every one of `checkpoints` (optimiser steps, the last of which ends the run); the others are evaluated at
     the last. `chat` is the format of student and teacher, `evaluation_chat` that of evaluation, the student's if left out; a recipe
     may have its own. `sampler` makes of a policy what continues its prompts. `rollouts` make one optimiser step. `by` says which
-    answer is judged, in training and in evaluation. An arm that is None is the initial policy, evaluated once.
+    answer is judged, in training and in evaluation; `also` names other verdicts on the same completions, whose rows have a split of
+    their own, such as "test, boxed". An arm that is None is the initial policy, evaluated once.
 
     Raises:
-        ValueError: for no arms, checkpoints that do not rise, or an unknown split in `during`.
+        ValueError: for no arms, checkpoints that do not rise, an unknown split in `during`, or an unknown verdict in `also`.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Study:
     checkpoints: tuple[int, ...]
     during: tuple[str, ...] = ("test",)
     by: By = "final"
+    also: tuple[By, ...] = ()
     evaluation_chat: ChatFormat | None = None
     sampler: Callable[[Policy], Sampler] = transformers_sampler
 
@@ -97,6 +100,9 @@ class Study:
             raise ValueError(f"study {self.name!r}: some arms' names differ in punctuation only, so their files would be the same")
         if unknown := set(self.during) - set(self.splits):
             raise ValueError(f"study {self.name!r}: during names {sorted(unknown)}, which are no splits")
+        others = set(get_args(By)) - {self.by}
+        if len(set(self.also)) < len(self.also) or not others.issuperset(self.also):
+            raise ValueError(f"study {self.name!r}: also is {self.also}; it may name {' and '.join(sorted(others))}, each once")
 
     def settings(self, arm: str, seed: int = 0) -> Parts:
         """Return all that a cell's rows depend on, part by part; the initial policy of the seed counts by content.
@@ -221,7 +227,9 @@ def _evaluated(
     for name, problems in splits.items():
         params = replace(study.evaluation, seed=seed)
         found = evaluate(sampler, problems, contexts.student_prompt, params, grader, name=name)
-        rows.append({"step": step, "split": name, "error": "", **_scores(found, study.by), **_costs(ledger)})
+        for by in (study.by, *study.also):
+            split = name if by == study.by else f"{name}, {by}"
+            rows.append({"step": step, "split": split, "error": "", **_scores(found, by), **_costs(ledger)})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from opsd_lab.token_view.static import MEANINGS, check_table, check_titles, rend
 from opsd_lab.token_view.visible import visible_text
 from opsd_lab.tokens.table import TokenTable
 
-HERE = Path(__file__).parent
-SCRIPT, STYLE, PAGE = ((HERE / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html"))
 LARGEST_PAGE = 60_000  # tokens over all panels; with 20 top tokens a side about 150 MB
+
+
+@cache
+def _part(kind: str) -> str:
+    """Return the view's "js", "css" or "html"."""
+    return Path(__file__).with_name(f"explorer.{kind}").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class LiveView:
             "rollout": self.widget.rollout,
             "rollouts": {str(i): rollout_of_view(self.tables, i) for i in numbers},
         }
-        page = PAGE
-        for mark, text in (("/*style*/", STYLE), ("/*script*/", SCRIPT), ("/*data*/", as_json(data))):
+        page = _part("html")
+        for mark, text in (("/*style*/", _part("css")), ("/*script*/", _part("js")), ("/*data*/", as_json(data))):
             page = page.replace(mark, text, 1)
         return write_whole(path, page)
 
@@ -128,9 +133,9 @@ def _widget(tables: Mapping[str, TokenTable], about: str, rollout: int, column: 
         ) from None
 
     class Explorer(anywidget.AnyWidget):
-        _esm = SCRIPT
-        _css = STYLE
-        page = traitlets.Unicode(PAGE).tag(sync=True)
+        _esm = _part("js")
+        _css = _part("css")
+        page = traitlets.Unicode(_part("html")).tag(sync=True)
         about = traitlets.Unicode().tag(sync=True)
         data = traitlets.Unicode().tag(sync=True)
         column = traitlets.Unicode().tag(sync=True)

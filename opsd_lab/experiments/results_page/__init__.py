@@ -4,11 +4,11 @@ from pathlib import Path
 
 from opsd_lab.experiments.results_page.measured import samplers, speed
 from opsd_lab.experiments.results_page.sandbox import ablations, baselines, contradicting
-from opsd_lab.experiments.results_page.smollm2 import seeds_table, tuned, walkthrough
+from opsd_lab.experiments.results_page.smollm2 import tuned, walkthrough
 from opsd_lab.experiments.results_page.supervision import champ, supervision
 from opsd_lab.experiments.results_page.text import LEVEL
 
-__all__ = ["TEMPLATE", "results_page", "seeds_table"]
+__all__ = ["TEMPLATE", "results_page"]
 
 TEMPLATE = Path(__file__).with_name("page.md")
 

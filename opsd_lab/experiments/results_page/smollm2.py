@@ -1,70 +1,46 @@
 """The page's fields about SmolLM2: the walkthrough over several seeds, and the study whose arms are tuned."""
 
-from collections.abc import Mapping
-
-import numpy as np
 import pandas as pd
 
-from opsd_lab.evaluation.statistics import Interval, mean_interval
 from opsd_lab.experiments.results_page.text import (
     CONTROL,
     Fields,
     accuracy,
     check,
-    estimate,
     markdown,
     operations,
-    read_json,
     read_table,
     search_table,
     seeds_of,
     study_command,
 )
+from opsd_lab.experiments.study_tables import seed_accuracies, seeds_table
+from opsd_lab.experiments.walkthrough import Settings
 from opsd_lab.figures.words import number
 from opsd_lab.studies.results import arm_table, choose, final_rows
 
 
 def walkthrough() -> Fields:
     """Return the fields of the walkthrough's runs over several seeds."""
-    results = read_json("walkthrough_seeds.json")
-    settings, by_arm = results["settings"], seed_accuracies(results)
-    last = {arm: found["last_number"][0] for arm, found in by_arm.items()}
-    check("OPSD helps and the control harms", last["OPSD"].low > last["base"].high and last["control"].mean < last["base"].mean)
-    check("boxed answers lag", all(found["boxed"][0].mean < found["last_number"][0].mean for found in by_arm.values()))
+    results, settings = read_table("walkthrough"), Settings()
+    found = {split: of_split.set_index("arm") for split, of_split in seed_accuracies(results).groupby("split", sort=False)}
+    last, boxed = found["test"], found["test, boxed"]
+    helped = last.loc["OPSD", "low"] > last.loc["base", "high"]
+    check("OPSD helps and the control harms", helped and last.loc["control", "mean"] < last.loc["base", "mean"])
+    check("boxed answers lag", bool((boxed["mean"] < last["mean"]).all()))
     return {
-        "model": settings["model"],
-        "steps": settings["steps"],
-        "batch": settings["training"]["batch_size"],
-        "rate": f"{settings['training']['learning_rate']:g}",
-        "seeds": len(by_arm["OPSD"]["last_number"][1]),
-        "held_out": last["base"].n,
+        "model": settings.model,
+        "steps": settings.steps,
+        "batch": settings.training.batch_size,
+        "rate": f"{settings.training.learning_rate:g}",
+        "seeds": results.loc[results["arm"] == "OPSD", "seed"].nunique(),
+        "held_out": results["n"].max(),
         "walkthrough": seeds_table(results),
-        "base": number(last["base"].mean, 2),
-        "opsd": number(last["OPSD"].mean, 2),
-        "control_walkthrough": number(last["control"].mean, 2),
+        "walkthrough_command": study_command("walkthrough", "walkthrough", results),
+        "base": number(last.loc["base", "mean"], 2),
+        "opsd": number(last.loc["OPSD", "mean"], 2),
+        "control_walkthrough": number(last.loc["control", "mean"], 2),
     }
-
-
-def seed_accuracies(results: Mapping[str, dict]) -> dict[str, dict[str, tuple[Interval, list[float]]]]:
-    """Return the mean over seeds with its interval over problems, and each seed's accuracy, by arm and by what is judged.
-
-    `results` is what the command `seeds` writes. The interval leaves the spread between seeds out.
-    """
-    found = {}
-    for arm in dict.fromkeys(name.split()[0] for name in results["correct"]):
-        runs = [run for name, run in results["correct"].items() if name.split()[0] == arm]
-        correct = {by: np.array([[int(c) for c in run[by]] for run in runs]) for by in ("last_number", "boxed")}
-        found[arm] = {by: (mean_interval(v.mean(axis=0), v.size), v.mean(axis=1).tolist()) for by, v in correct.items()}
-    return found
-
-
-def seeds_table(results: Mapping[str, dict]) -> str:
-    """Return what the command `seeds` wrote as a table in Markdown."""
-    lines = []
-    for arm, found in seed_accuracies(results).items():
-        shown = [estimate(mean.mean, mean.low, mean.high) for mean, _ in found.values()]
-        lines.append([arm, *shown, ", ".join(number(value, 2) for value in found["last_number"][1])])
-    return markdown(["arm", "last number", "boxed", "last number by seed"], lines)
 
 
 def tuned() -> Fields:
