@@ -13,13 +13,20 @@ Target = Callable[[Side, Teachers], Side]
 """From the student's side, without gradient, and the teachers' sides, by view, to the one that the student is compared with."""
 
 
-def the_teacher(student: Side, teachers: Teachers) -> Side:
-    """Return the one teacher that there is.
+@dataclass(frozen=True)
+class TheTeacher:
+    """Move towards the one teacher that there is."""
 
-    Raises:
-        ViewError: when there are several; a target says how they are joined.
-    """
-    return teachers.only
+    def __call__(self, student: Side, teachers: Teachers) -> Side:
+        """Return the teacher.
+
+        Raises:
+            ViewError: when there are several; a target says how they are joined.
+        """
+        return teachers.only
+
+
+the_teacher = TheTeacher()
 
 
 @dataclass(frozen=True)
