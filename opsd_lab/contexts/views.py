@@ -14,6 +14,9 @@ from opsd_lab.problems.problem import Problem
 View = Callable[..., str | None]
 
 SHOWN_SOLUTION = "Here is a verified solution:"
+SHOWN_BEGINNING = "Here is the beginning of a verified solution:"
+SHOWN_ANSWER = ("The verified answer is ", ". Derive it step by step.")  # before and after the answer
+SHOWN_HINTS = ("Hints:", "- ")  # above the hints, and before each
 OWN_WORDS = "Do not copy it: understand it, then derive the answer again in your own words."
 
 
@@ -61,9 +64,18 @@ def reference_solution(problem: Problem, closing: str = OWN_WORDS) -> str:
     return _show_solution(_solution(problem), closing)
 
 
+def bare_solution(problem: Problem) -> str:
+    """Show the problem's verified solution, with no sentence after it.
+
+    Raises:
+        ValueError: when the problem has no solution.
+    """
+    return reference_solution(problem, closing="")
+
+
 def answer_only(problem: Problem) -> str:
     """Show the final answer without its derivation."""
-    return f"The verified answer is {problem.answer}. Derive it step by step."
+    return problem.answer.join(SHOWN_ANSWER)
 
 
 def partial_solution(fraction: float, closing: str = OWN_WORDS) -> View:
@@ -79,7 +91,7 @@ def partial_solution(fraction: float, closing: str = OWN_WORDS) -> View:
         solution = _solution(problem)
         end = round(fraction * len(solution))
         end += len(re.match(r"\S*", solution[end:]).group())
-        return "\n".join(part for part in ("Here is the beginning of a verified solution:", solution[:end], closing) if part)
+        return "\n".join(part for part in (SHOWN_BEGINNING, solution[:end], closing) if part)
 
     return partial_solution_view
 
@@ -91,7 +103,8 @@ def hints(problem: Problem) -> str:
         ValueError: when the problem has none.
     """
     _require(problem, "".join(problem.hints), "hints", "give it some, or choose another privileged view")
-    return "Hints:\n" + "\n".join(f"- {hint}" for hint in problem.hints)
+    heading, mark = SHOWN_HINTS
+    return heading + "\n" + "\n".join(mark + hint for hint in problem.hints)
 
 
 def replace_answer(problem: Problem) -> str:

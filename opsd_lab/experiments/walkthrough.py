@@ -4,11 +4,10 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from opsd_lab.basics.files import write_whole
-from opsd_lab.contexts import ChatFormat, ContextBuilder, View, other_problem, reference_solution
+from opsd_lab.contexts import ChatFormat, ContextBuilder, View, other_problem
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate
 from opsd_lab.evaluation.statistics import Interval
 from opsd_lab.grading import Grader
@@ -51,7 +50,7 @@ def held_out_problems(limit: int | None = None) -> list[Problem]:
 
 def reference_view() -> View:
     """Return what the teacher sees in OPSD: this problem's solution."""
-    return partial(reference_solution, closing="")
+    return bare_solution
 
 
 def control_view() -> View:

@@ -29,10 +29,10 @@ from opsd_lab.contexts import (
     ContextBuilder,
     View,
     answer_only,
+    bare_solution,
     hints,
     no_privilege,
     partial_solution,
-    reference_solution,
 )
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
@@ -104,7 +104,7 @@ def shown_own_words(problem: Problem) -> str:
 
 VIEWS: dict[str, View] = {
     "none": no_privilege,
-    "reference": partial(reference_solution, closing=""),
+    "reference": bare_solution,
     "own words": shown_own_words,
     "answer": answer_only,
     "half": partial_solution(0.5, closing=""),

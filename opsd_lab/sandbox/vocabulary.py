@@ -5,18 +5,16 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from opsd_lab.contexts import OWN_WORDS, SHOWN_SOLUTION
+from opsd_lab.contexts import OWN_WORDS, SHOWN_ANSWER, SHOWN_BEGINNING, SHOWN_HINTS, SHOWN_SOLUTION
 from opsd_lab.sandbox.worksheet import NAMES
 
 USER, ASSISTANT, END = "<user>", "<assistant>", "<end>"
 PHRASES = (
     SHOWN_SOLUTION,
-    "Here is the beginning of a verified solution:",
-    "The verified answer is ",
-    ". Derive it step by step.",
+    SHOWN_BEGINNING,
+    *SHOWN_ANSWER,
     OWN_WORDS,
-    "Hints:",
-    "- ",
+    *SHOWN_HINTS,
 )
 WORDS = (
     *"0123456789+-=}.,",
