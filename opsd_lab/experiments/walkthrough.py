@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opsd_lab.basics.files import write_whole
-from opsd_lab.contexts import ChatFormat, ContextBuilder, View, other_problem
+from opsd_lab.contexts import ChatFormat, ContextBuilder, View, bare_solution, other_problem
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate
 from opsd_lab.evaluation.statistics import Interval
 from opsd_lab.grading import Grader
