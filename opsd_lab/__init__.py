@@ -13,12 +13,12 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.divergences import Divergence, Side, forward_kl, jsd, reverse_kl
+from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
 from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.evaluation.rewards import AnswerReward
-from opsd_lab.evaluation.statistics import Interval
 from opsd_lab.figures.idea import draw_idea
-from opsd_lab.figures.studies import draw_arms, draw_curves, draw_forgetting
+from opsd_lab.figures.studies import draw_arm_table, draw_changes, draw_curves
 from opsd_lab.figures.training import LiveTraining, draw_accuracy, draw_top_tokens, draw_training
 from opsd_lab.grading import Grade, Grader
 from opsd_lab.objectives import GRPO, OPSD, SFT, Objective, Route, SampledTokenOPSD, Sum, TargetMixture, of_the_step, rewarded
@@ -41,7 +41,7 @@ from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
 from opsd_lab.scoring.batching import Example, build_batch, micro_batches
 from opsd_lab.scoring.forward import CompletionStates, score_completions
 from opsd_lab.steps.labels import label_first_error, label_steps
-from opsd_lab.studies.results import arm_table, at_matched_cost, choose, failures, final_rows
+from opsd_lab.studies.results import arm_table, at_matched_cost, changes, choose, curves, failures, final_rows
 from opsd_lab.studies.study import Study, run_study
 from opsd_lab.supervision.views import build_examples, score_rollouts, score_views, text_rollout
 from opsd_lab.token_view import contexts_view, explore, render, render_views
@@ -67,12 +67,12 @@ __all__ = [
     "CompletionStates",
     "ContextBuilder",
     "Divergence",
+    "Estimate",
     "Evaluation",
     "Example",
     "Grade",
     "Grader",
     "HFSampler",
-    "Interval",
     "Ledger",
     "LiveTraining",
     "NonFiniteError",
@@ -110,13 +110,15 @@ __all__ = [
     "build_batch",
     "build_examples",
     "builtin",
+    "changes",
     "choose",
     "contexts_view",
     "correct_only",
+    "curves",
     "draw_accuracy",
-    "draw_arms",
+    "draw_arm_table",
+    "draw_changes",
     "draw_curves",
-    "draw_forgetting",
     "draw_idea",
     "draw_top_tokens",
     "draw_training",

@@ -81,7 +81,7 @@ def summary(report: dict, page: Path) -> str:
             f"  before {shown('before')}   OPSD {shown('after')}   control {shown('control')}",
             f"  {seconds['total']:.0f} s: " + ", ".join(f"{phase} {seconds[phase]:.0f}" for phase in PHASES),
             f"  {tokens['generated']:,} tokens generated, {tokens['trained']:,} trained on; "
-            f"peak memory {report['peak_memory_gb']} GB",
+            f"peak memory {report['peak_memory_gib']} GiB",
             f"Open {page}",
         ]
     )

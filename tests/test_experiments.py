@@ -19,7 +19,7 @@ from opsd_lab.training.recipes import Recipe, texts_of
 from opsd_lab.training.records import TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
 
-SHARED = [name for name in COLUMNS if name not in ("seconds", "peak_memory_gb")]
+SHARED = [name for name in COLUMNS if name not in ("seconds", "peak_memory_gib")]
 
 
 def fresh(seed: int) -> Policy:

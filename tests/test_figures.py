@@ -1,12 +1,12 @@
 import math
 import xml.etree.ElementTree as ET
-from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.figures.idea import DESCRIPTION, draw_idea
 from opsd_lab.figures.training import TEMPLATE, LiveTraining, draw_accuracy, draw_top_tokens, draw_training, plain
 
@@ -15,7 +15,7 @@ EVALUATED = RECORDS.assign(accuracy=[0.25, math.nan, 0.5], accuracy_low=[0.2, ma
 
 
 def interval(mean, low, high, n=200):
-    return SimpleNamespace(mean=mean, low=low, high=high, n=n)
+    return Estimate(mean, low, high, n)
 
 
 def curves(figure):

@@ -20,7 +20,7 @@ SECOND = ["All", " right", "."]
 
 def test_segments_before_the_marked_span_are_right_and_those_after_it_unjudged():
     steps = score_steps(make_table(FIRST, SECOND), [(5, 14), None])
-    assert steps["label"].tolist() == ["correct", "incorrect", "", "correct"]
+    assert steps["label"].tolist() == ["correct", "incorrect", "unverifiable", "correct"]
     assert steps["rollout"].tolist() == [0, 0, 0, 1] and steps["step"].tolist() == [0, 1, 2, 0]
     assert steps["tokens"].tolist() == [2, 4, 2, 3], "the newline between two segments belongs to neither"
 
@@ -33,7 +33,7 @@ def test_a_step_carries_the_means_of_its_own_tokens():
 
 
 def test_a_span_over_two_segments_makes_both_the_wrong_step():
-    assert score_steps(make_table(FIRST), [(0, 8)])["label"].tolist() == ["incorrect", "incorrect", ""]
+    assert score_steps(make_table(FIRST), [(0, 8)])["label"].tolist() == ["incorrect", "incorrect", "unverifiable"]
 
 
 def test_the_segments_do_not_depend_on_the_annotation():
@@ -54,7 +54,7 @@ def random_steps(problems=40, seed=0, shift=1.0) -> pd.DataFrame:
         count = int(rng.integers(2, 9))
         wrong = int(rng.integers(0, count)) if rollout % 4 else None
         for step in range(count):
-            label = "correct" if wrong is None or step < wrong else "incorrect" if step == wrong else ""
+            label = "correct" if wrong is None or step < wrong else "incorrect" if step == wrong else "unverifiable"
             values = rng.normal(size=len(SIGNALS)).round(1)  # ties
             rows.append({"rollout": rollout, "problem_id": f"p{rollout // 2}", "step": step, "tokens": 3, "label": label})
             rows[-1] |= dict(zip(SIGNALS, values, strict=True))
@@ -88,8 +88,12 @@ def test_the_bounds_of_an_area_are_those_of_leaving_out_each_problem_written_out
     sizes = [steps[steps["label"] == label].groupby("problem_id").size().to_numpy() for label in ("incorrect", "correct")]
     t = stats.t.ppf(0.975, min(size.sum() ** 2 / (size**2).sum() for size in sizes) - 1)
     trials = whole * (1 - whole) / variance
-    roots = np.roots([1 + t**2 / trials, -2 * whole - t**2 / trials, whole**2])
-    assert (found["low"], found["high"]) == pytest.approx(sorted(roots))
+    centre = (whole * trials + t**2 / 2) / (trials + t**2)
+    half = t * np.sqrt(centre * (1 - centre) / (trials + t**2))
+    long_tail = np.sum((whole - without) ** 3)  # on whose side the bound may lie farther
+    assert found["low"] == pytest.approx(centre - half) if long_tail > 0 else found["low"] <= centre - half + 1e-12
+    assert found["high"] == pytest.approx(centre + half) if long_tail < 0 else found["high"] >= centre + half - 1e-12
+    assert (found["n"], found["unit"], found["baseline"]) == (12, "problems", BASELINE)
 
 
 def test_a_signal_that_is_always_right_is_not_known_to_be_so_for_ever():
@@ -101,7 +105,7 @@ def test_a_signal_that_is_always_right_is_not_known_to_be_so_for_ever():
 
 def test_localisation_counts_hits_among_all_segments_and_shares_ties():
     def solution(rollout, gaps, wrong):
-        labels = ["correct" if i < wrong else "incorrect" if i == wrong else "" for i in range(len(gaps))]
+        labels = ["correct" if i < wrong else "incorrect" if i == wrong else "unverifiable" for i in range(len(gaps))]
         about = {"rollout": rollout, "problem_id": f"p{rollout}", "tokens": 1}
         return pd.DataFrame({"step": range(len(gaps)), "label": labels, **dict.fromkeys(SIGNALS, 0.0), "gap": gaps}).assign(**about)
 

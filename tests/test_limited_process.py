@@ -46,7 +46,7 @@ def script(tmp_path) -> Path:
 
 @pytest.fixture
 def process(script):
-    with LimitedProcess(script, seconds=2.0, memory_gb=0.25) as process:
+    with LimitedProcess(script, seconds=2.0, memory_gib=0.25) as process:
         yield process
 
 

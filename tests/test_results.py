@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opsd_lab.figures.studies import draw_arms, draw_curves, draw_forgetting
-from opsd_lab.studies.results import arm_table, at_matched_cost, changes, choose
+from opsd_lab.evaluation.comparisons import seed_interval
+from opsd_lab.evaluation.estimate import ESTIMATE
+from opsd_lab.figures.studies import draw_arm_table, draw_changes, draw_curves
+from opsd_lab.studies.results import arm_table, at_matched_cost, changes, choose, curves
 from opsd_lab.studies.study import COLUMNS
 
 
@@ -15,7 +17,7 @@ def table(arm, seed, step, correct, samples=2, split="test", **costs):
     accuracy = sum(correct) / len(correct) / samples
     text = " ".join(map(str, correct))
     keys = {"arm": arm, "seed": seed, "step": step, "split": split, "accuracy": accuracy, "n": len(correct), "samples": samples}
-    return {**keys, "correct": text, "truncated": 0.0, "length": 1.0, **row, "peak_memory_gb": 1.0, "error": ""}
+    return {**keys, "correct": text, "truncated": 0.0, "length": 1.0, **row, "peak_memory_gib": 1.0, "error": ""}
 
 
 def results(*rows):
@@ -28,9 +30,9 @@ def test_the_table_of_arms_compares_each_with_the_baseline_on_shared_seeds():
     rows = [table("base", s, 0, low[s]) for s in range(3)]
     rows += [table("ours", s, 10, high[s]) for s in range(3)] + [table("ours", s, 5, low[s]) for s in range(3)]
     found = arm_table(results(*rows), "base").set_index("arm")
-    assert found.loc["ours", "accuracy"] == pytest.approx(np.mean(high) / 2)  # the last checkpoint, not the best
+    assert found.loc["ours", "mean"] == pytest.approx(np.mean(high) / 2)  # the last checkpoint, not the best
     assert found.loc["ours", "difference"] == pytest.approx(np.mean(high) / 2 - np.mean(low) / 2)
-    assert found.loc["ours", "p"] < 0.01 and found.loc["ours", "low"] > 0.1 and math.isnan(found.loc["base", "difference"])
+    assert found.loc["ours", "p"] < 0.01 and found.loc["ours", "difference_low"] > 0.1 and math.isnan(found.loc["base", "difference"])
     with pytest.raises(ValueError, match="the baseline 'none' has no finished cell"):
         arm_table(results(*rows), "none")
 
@@ -50,8 +52,8 @@ def test_matched_cost_interpolates_between_checkpoints_and_extrapolates_nothing(
     cheap = [table("cheap", 0, 1, [1] * 10, flops=100)]
     dear = [table("dear", 0, 1, [1] * 10, flops=200), table("dear", 0, 2, [2] * 10, flops=400)]
     found = at_matched_cost(results(base, *cheap, *dear), "flops").set_index("arm")
-    assert found["budget"].unique() == [100] and found.loc["cheap", "accuracy"] == 0.5
-    assert found.loc["dear", "accuracy"] == pytest.approx(0.25)
+    assert found["budget"].unique() == [100] and found.loc["cheap", "mean"] == 0.5
+    assert found.loc["dear", "mean"] == pytest.approx(0.25)
     assert at_matched_cost(results(base, *cheap, *dear), "flops", budget=300)["arm"].tolist() == ["dear"]
     with pytest.raises(ValueError, match="no arm was trained, or none of them spent any"):
         at_matched_cost(results(base), "flops")
@@ -63,15 +65,15 @@ def test_matched_cost_interpolates_between_checkpoints_and_extrapolates_nothing(
 def test_an_arm_that_spends_none_of_a_cost_does_not_make_the_budget_zero():
     rows = [table("base", 0, 0, [0] * 10), table("SFT", 0, 1, [1] * 10), table("OPSD", 0, 1, [2] * 10, tokens_generated=50)]
     found = at_matched_cost(results(*rows), "tokens_generated")
-    assert found[["arm", "accuracy", "budget"]].values.tolist() == [["OPSD", 1.0, 50.0]]
+    assert found[["arm", "mean", "budget"]].values.tolist() == [["OPSD", 1.0, 50.0]]
 
 
 def test_changes_are_measured_from_the_initial_policy_of_the_same_seed():
     rows = [table("base", s, 0, [s] * 10, split="easy") for s in (0, 1, 2)]
     rows += [table("ours", s, 7, [s] * 9 + [s + 1 - s], split="easy") for s in (0, 1)]
     found = changes(results(*rows), ["ours", "base"], ["easy"]).set_index("arm")
-    assert found.loc["ours", ["mean", "seeds"]].tolist() == pytest.approx([0.025, 2]) and found.loc["ours", "low"] < 0
-    assert found.loc["base", ["mean", "seeds"]].tolist() == [0, 3] and math.isnan(found.loc["base", "low"])
+    assert found.loc["ours", ["mean", "n"]].tolist() == pytest.approx([0.025, 2]) and found.loc["ours", "low"] < 0
+    assert found.loc["base", ["mean", "n"]].tolist() == [0, 3] and math.isnan(found.loc["base", "low"])
     with pytest.raises(ValueError, match="'other' and the initial policy were not evaluated on 'easy' with the same seed"):
         changes(results(*rows), ["other"], ["easy"])
 
@@ -91,49 +93,50 @@ def studied():
 
 
 def test_curves_begin_at_the_initial_policy_and_go_through_the_mean_of_the_seeds(studied):
-    figure = draw_curves(studied, ["OPSD"], "flops")
+    figure = draw_curves(curves(studied, ["OPSD"], "flops"))
     (line,) = [trace for trace in figure.data if trace.mode == "lines+markers"]
     rows = studied[studied["split"] == "test"].groupby(["arm", "step"])["accuracy"].mean()
     assert list(line.x) == [0, 501, 1001]
     assert list(line.y) == pytest.approx([rows["base", 0], rows["OPSD", 5], rows["OPSD", 10]])
     with pytest.raises(ValueError, match="arm 'base' was not trained"):
-        draw_curves(studied, ["base"])
-    with pytest.raises(ValueError, match="13 arms"):
-        draw_curves(studied, ["OPSD"] * 13)
+        curves(studied, ["base"])
+    many = pd.concat([curves(studied, ["OPSD"]).assign(arm=f"arm {i}") for i in range(13)])
+    with pytest.raises(ValueError, match="draw_curves: 13 values of 'arm', but at most 12"):
+        draw_curves(many)
 
 
 def test_an_arm_that_spends_none_of_a_cost_is_named_and_the_others_keep_their_colours(studied):
     arms = [HOSTILE, "OPSD"]
     studied.loc[studied["arm"] != "base", "tokens_generated"] = (studied["arm"] == "OPSD").astype(int) * studied["step"]
     colours = [
-        {trace.line.color for trace in draw_curves(studied, arms, cost).data if trace.name == "OPSD"}
+        {trace.line.color for trace in draw_curves(curves(studied, arms, cost)).data if trace.name == "OPSD"}
         for cost in ("step", "tokens_generated")
     ]
-    figure = draw_curves(studied, arms, "tokens_generated")
+    figure = draw_curves(curves(studied, arms, "tokens_generated"))
     assert colours[0] == colours[1] and len({trace.name for trace in figure.data if trace.name}) == 1
     assert "no tokens generated: " in figure.layout.title.text and "<b>us" not in figure.layout.title.text
     with pytest.raises(ValueError, match="spent any tokens scored by the teacher"):
-        draw_curves(studied, arms, "tokens_scored")
+        draw_curves(curves(studied, arms, "tokens_scored"))
 
 
 def test_arms_stand_beside_each_other_with_what_the_tests_say(studied):
     found = arm_table(studied, "OPSD")
-    figure = draw_arms(found, "OPSD")
+    figure = draw_arm_table(found)
     places = {y: x for trace in figure.data if trace.customdata is not None for x, y in zip(trace.x, trace.y, strict=True)}
-    assert [places[i] for i in range(3)] == pytest.approx(found["accuracy"].tolist())
+    assert [places[i] for i in range(3)] == pytest.approx(found["mean"].tolist())
     words = [note.text for note in figure.layout.annotations]
     assert (
         words[1] == ""
         and words[0].startswith(f"−{-found['difference'][0]:.2f} [−")
         and words[0].endswith(f"p = {found['p'][0]:.3f}".replace("0.", "."))
     )
-    assert figure.layout.shapes[0].x0 == pytest.approx(found["accuracy"][1])
+    assert figure.layout.shapes[0].x0 == pytest.approx(found["mean"][1])
     with pytest.raises(ValueError, match="'GRPO' is not among the arms"):
-        draw_arms(found, "GRPO")
+        draw_arm_table(found.assign(baseline="GRPO"))
 
 
 def test_the_table_of_changes_shows_each_with_half_its_interval(studied):
-    figure = draw_forgetting(studied, ["OPSD", HOSTILE], ["test", "easy"])
+    figure = draw_changes(changes(studied, ["OPSD", HOSTILE], ["test", "easy"]))
     (trace,) = figure.data
     expected = changes(studied, ["OPSD"], ["easy"]).iloc[0]
     assert trace.z[0][1] == pytest.approx(expected["mean"])
@@ -142,15 +145,21 @@ def test_the_table_of_changes_shows_each_with_half_its_interval(studied):
 
 def test_names_of_arms_are_shown_letter_by_letter(studied):
     arms = ["OPSD", HOSTILE]
-    drawn = [draw_curves(studied, arms), draw_arms(arm_table(studied, "OPSD"), HOSTILE), draw_forgetting(studied, arms, ["test"])]
+    drawn = [
+        draw_curves(curves(studied, arms)),
+        draw_arm_table(arm_table(studied, HOSTILE)),
+        draw_changes(changes(studied, arms, ["test"])),
+    ]
     for figure in drawn:
         assert "<b>us" not in figure.to_json().replace("\\u003c", "<") and "$" not in figure.to_json()
 
 
 def test_one_seed_is_drawn_without_an_interval(studied):
     one = studied[studied["seed"] == 0]
-    draw_curves(one, ["OPSD"]), draw_arms(arm_table(one, "base"), "base")
-    assert "±" not in draw_forgetting(one, ["OPSD"], ["test"]).data[0].text[0][0]
+    draw_curves(curves(one, ["OPSD"]))
+    (note,) = draw_arm_table(arm_table(one, "base")).layout.title.text.split("<span")[1:]
+    assert "over problems, for these seeds only" in note.replace("<br>", " ")
+    assert "±" not in draw_changes(changes(one, ["OPSD"], ["test"])).data[0].text[0][0]
 
 
 def test_a_search_chooses_by_mean_accuracy_and_refuses_unequal_budgets():
@@ -162,3 +171,30 @@ def test_a_search_chooses_by_mean_accuracy_and_refuses_unequal_budgets():
     assert choose(results(*rows)).set_index("method")["setting"].to_dict() == {"A": "2", "B": "1"}
     with pytest.raises(ValueError, match="same budget"):
         choose(results(*rows, table("A | 3", 0, 5, [1] * 10, split="validation")))
+
+
+def test_every_table_of_a_study_has_the_columns_of_estimates(studied):
+    tables = {
+        "arm_table": arm_table(studied, "OPSD"),
+        "changes": changes(studied, ["OPSD"], ["test", "easy"]),
+        "curves": curves(studied, ["OPSD", HOSTILE], "flops"),
+        "at_matched_cost": at_matched_cost(studied, "flops"),
+        "choose": choose(studied[studied["split"] == "test"].assign(arm=studied["arm"] + " | 1"), "test"),
+    }
+    for name, table in tables.items():
+        at = list(table).index("mean")
+        assert list(table)[at : at + 5] == list(ESTIMATE) and "note" in table, name
+        assert set(table["unit"]) == {"seeds"} and (table["n"] == 3).all(), name
+    for row, (_, cells) in zip(
+        tables["curves"].iloc[1:3].itertuples(), studied[studied["arm"] == "OPSD"].groupby("step"), strict=True
+    ):
+        known = seed_interval(cells.loc[cells["split"] == "test", "accuracy"])
+        assert (row.mean, row.low, row.high) == pytest.approx((known.mean, known.low, known.high))
+        assert row.spent == pytest.approx(cells.loc[cells["split"] == "test", "flops"].mean())
+
+
+def test_an_arm_compared_on_two_seeds_says_what_its_difference_holds_for(studied):
+    two = arm_table(studied[studied["seed"] < 2], "OPSD").set_index("arm")
+    assert (
+        two.loc["base", "note"].startswith("difference: other problems, but only these 2 seed(s)") and two.loc["OPSD", "note"] == ""
+    )

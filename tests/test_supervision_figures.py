@@ -7,13 +7,14 @@ import pytest
 
 from opsd_lab.diagnostics import by_view, compare_views, divergence_by_class, mean_by_position, step_gap
 from opsd_lab.figures.supervision import (
-    draw_class_shares,
+    draw_compare_views,
     draw_depth_decay,
+    draw_divergence_by_class,
     draw_first_wrong_step,
-    draw_gap_by_position,
     draw_gap_distributions,
     draw_intervals,
-    draw_views,
+    draw_mean_by_position,
+    draw_step_gap,
 )
 from opsd_lab.figures.training import TEMPLATE
 from tests.diagnostics.tables import build, row, simulated
@@ -27,27 +28,38 @@ ROWS = pd.DataFrame(
         "mean": [0.5, -0.25, NAN],
         "low": [0.4, NAN, NAN],
         "high": [0.7, NAN, NAN],
-        "n_problems": [12, 12, 12],
+        "n": [12, 12, 12],
+        "unit": "problems",
         "n_tokens": [4000, 7, 0],
     }
 )
 TABLE = simulated(3, problems=6)
 TABLES = {"reference": TABLE, "none": simulated(4, problems=6).with_columns(label=TABLE.frame["label"])}
 GAPS = by_view(step_gap, TABLES)
-STEPS = GAPS[GAPS["unit"] == "step"]
+STEPS = GAPS[GAPS["per"] == "step"]
 POSITIONS = by_view(mean_by_position, TABLES, bins=4)
 CLASSES = divergence_by_class(TABLE)
 SIGNALS = pd.DataFrame(
     [
         {"measure": measure, "signal": signal, "mean": mean, "low": mean - 0.1, "high": mean + 0.2, "chance": chance}
-        | {"difference": 0.02, "difference_low": -0.04, "difference_high": 0.06, "n_problems": 30, "n_solutions": n}
+        | {"difference": 0.02, "difference_low": -0.04, "difference_high": 0.06, "baseline": "student_logprob"}
+        | {"n": 30, "unit": "problems", "n_solutions": n}
         for measure, chance, n in (("auroc", 0.5, 40), ("top-1", 0.21, 25))
         for signal, mean in (("gap", 0.6), ("student_logprob", 0.55))
     ]
 )
 DEPTHS = pd.DataFrame(
     [
-        {"depth": depth, "who": who, "mean": mean, "low": mean - 0.1, "high": mean + 0.05, "n_problems": 48, "n_rollouts": 96}
+        {
+            "depth": depth,
+            "who": who,
+            "mean": mean,
+            "low": mean - 0.1,
+            "high": mean + 0.05,
+            "n": 48,
+            "unit": "problems",
+            "n_rollouts": 96,
+        }
         for depth, values in ((0.5, (0.3, 0.6, 0.3)), (0.0, (0.5, 0.9, 0.4)))
         for who, mean in zip(("student", "teacher", "teacher - student"), values, strict=True)
     ]
@@ -55,9 +67,10 @@ DEPTHS = pd.DataFrame(
 FIGURES = {
     "intervals": lambda: draw_intervals(ROWS, "label", "gap (nats)", "Some gaps"),
     "distributions": lambda: draw_gap_distributions(TABLE),
-    "positions": lambda: draw_gap_by_position(POSITIONS, "view"),
-    "classes": lambda: draw_class_shares(CLASSES),
-    "views": lambda: draw_views(STEPS),
+    "positions": lambda: draw_mean_by_position(POSITIONS, "view"),
+    "classes": lambda: draw_divergence_by_class(CLASSES),
+    "step gap": lambda: draw_step_gap(GAPS),
+    "views": lambda: draw_compare_views(compare_views(TABLES, "none")),
     "first wrong step": lambda: draw_first_wrong_step(SIGNALS),
     "depths": lambda: draw_depth_decay(DEPTHS),
 }
@@ -133,12 +146,12 @@ SPREAD = build(
 )
 
 
-@pytest.mark.parametrize("unit", ["token", "step"])
-def test_distributions_have_the_mean_of_step_gap_and_the_counts_of_each_row(unit):
-    figure = draw_gap_distributions(SPREAD, unit=unit)
+@pytest.mark.parametrize("per", ["token", "step"])
+def test_distributions_have_the_mean_of_step_gap_and_the_counts_of_each_row(per):
+    figure = draw_gap_distributions(SPREAD, per=per)
     expected = step_gap(SPREAD)
     means = [trace.x[0] for trace in figure.data if trace.type == "scatter"]
-    assert means == pytest.approx([row(expected, unit, label)["mean"] for label in ("correct", "incorrect")])
+    assert means == pytest.approx([row(expected, per, label)["mean"] for label in ("correct", "incorrect")])
     correct, incorrect, none = figure.layout.yaxis.ticktext
     assert all(words in correct for words in ("n = 1 problem<br>", "2 steps", "5 tokens"))
     assert all(words in incorrect for words in ("n = 2 problems", "2 steps", "2 tokens"))
@@ -184,7 +197,7 @@ def test_values_that_are_all_zero_still_have_an_axis():
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        (SPREAD, {"unit": "rollout"}, "unit is 'rollout'"),
+        (SPREAD, {"per": "rollout"}, "per is 'rollout'"),
         (SPREAD, {"column": "token"}, "column 'token' holds no numbers"),
         (build({"gap": [1.0]}), {}, "no step of the table is labelled"),
         (SPREAD.select(np.zeros(8, dtype=bool)), {}, "the table is empty"),
@@ -196,7 +209,7 @@ def test_distributions_of_nothing_are_refused(table, options, message):
 
 
 def test_position_lines_run_through_the_middles_of_bins_and_leave_the_whole_out():
-    figure = draw_gap_by_position(POSITIONS, "view")
+    figure = draw_mean_by_position(POSITIONS, "view")
     for trace, (view, rows) in zip(dots(figure), POSITIONS.groupby("view", sort=False), strict=True):
         assert trace.name == view and list(trace.x) == [0.125, 0.375, 0.625, 0.875]
         assert list(trace.y) == rows["mean"].tolist()[1:]
@@ -208,7 +221,7 @@ def test_position_lines_run_through_the_middles_of_bins_and_leave_the_whole_out(
 
 def test_many_position_lines_have_bars_side_by_side_instead_of_bands():
     frame = pd.concat([POSITIONS[POSITIONS["view"] == "none"].assign(view=f"v{i}") for i in range(7)])
-    figure = draw_gap_by_position(frame, "view")
+    figure = draw_mean_by_position(frame, "view")
     assert not any(trace.fill for trace in figure.data) and len(bars(figure, "y")) == 28
     assert bars(figure, "y")[0] == pytest.approx(tuple(frame.iloc[1][["low", "high"]]))
     x = np.array([trace.x for trace in dots(figure)])
@@ -219,16 +232,16 @@ def test_many_position_lines_have_bars_side_by_side_instead_of_bands():
 def test_a_bin_without_a_value_or_an_interval_interrupts_line_and_band():
     frame = POSITIONS[POSITIONS["view"] == "none"].reset_index(drop=True)
     frame.loc[2, ["low", "high"]] = NAN
-    figure = draw_gap_by_position(frame)
+    figure = draw_mean_by_position(frame)
     band = next(trace for trace in figure.data if trace.fill == "toself")
     assert list(band.x) == [0.625, 0.875, 0.875, 0.625]
     assert bars(figure, "y") == [pytest.approx(tuple(frame.loc[1, ["low", "high"]]))]
     frame.loc[2, "mean"] = NAN
-    assert math.isnan(dots(draw_gap_by_position(frame))[0].y[1])
+    assert math.isnan(dots(draw_mean_by_position(frame))[0].y[1])
 
 
 def test_class_shares_and_means_stand_side_by_side_in_the_order_of_the_frame():
-    figure = draw_class_shares(CLASSES)
+    figure = draw_divergence_by_class(CLASSES)
     share, divergence = dots(figure)
     for trace, measure in ((share, "share"), (divergence, "divergence")):
         np.testing.assert_array_equal(trace.x, CLASSES[CLASSES["measure"] == measure]["mean"])
@@ -239,7 +252,7 @@ def test_class_shares_and_means_stand_side_by_side_in_the_order_of_the_frame():
 
 
 def test_classes_that_the_measures_order_differently_keep_their_own_numbers():
-    figure = draw_class_shares(CLASSES.iloc[::-1])
+    figure = draw_divergence_by_class(CLASSES.iloc[::-1])
     share, divergence = dots(figure)
     names = [text.split("<br>")[0] for text in figure.layout.yaxis.ticktext]
     for trace, measure in ((share, "share"), (divergence, "divergence")):
@@ -248,7 +261,7 @@ def test_classes_that_the_measures_order_differently_keep_their_own_numbers():
 
 
 def test_views_show_correct_and_incorrect_steps_and_the_contrast():
-    figure = draw_views(STEPS)
+    figure = draw_step_gap(GAPS, "step")
     correct, incorrect, contrast = dots(figure)
     for trace, label in ((correct, "correct"), (incorrect, "incorrect"), (contrast, "incorrect - correct")):
         rows = STEPS[STEPS["label"] == label]
@@ -263,16 +276,21 @@ def test_views_show_correct_and_incorrect_steps_and_the_contrast():
 
 def test_views_take_differences_from_a_baseline_as_well():
     frame = compare_views(TABLES, "none")
-    figure = draw_views(frame, value_title="gap minus none")
-    assert dots(figure)[2].x[0] == row(frame, "reference", "incorrect - correct")["mean"]
+    figure = draw_compare_views(frame, value_title="gap minus none")
+    assert dots(figure)[2].x[0] == row(frame, "reference", "none", "incorrect - correct")["mean"]
     assert dots(figure)[0].name == "correct tokens" and figure.layout.xaxis.title.text == "gap minus none"
 
 
-def test_views_of_both_units_at_once_or_without_labels_are_refused():
-    with pytest.raises(ValueError, match=r"draw_views: several rows have \{'view': 'reference', 'label': 'correct'\}"):
-        draw_views(GAPS)
-    with pytest.raises(ValueError, match="draw_views: no row has label 'incorrect - correct'"):
-        draw_views(STEPS[STEPS["label"] != "incorrect - correct"])
+def test_one_view_alone_has_one_row():
+    figure = draw_step_gap(step_gap(TABLE))
+    assert len(figure.layout.yaxis.ticktext) == 1 and [len(trace.x) for trace in dots(figure)] == [1, 1, 1]
+
+
+def test_views_without_labels_or_told_apart_by_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"draw_step_gap: several rows have \{'per': 'token', 'label': 'correct'\}"):
+        draw_step_gap(GAPS.drop(columns="view"))
+    with pytest.raises(ValueError, match="draw_step_gap: no row has label 'incorrect - correct'"):
+        draw_step_gap(GAPS[GAPS["label"] != "incorrect - correct"])
 
 
 def test_first_wrong_steps_have_a_panel_per_measure_with_chance_and_baseline():
@@ -311,9 +329,9 @@ def test_depths_are_drawn_in_order_for_both_sides_with_the_difference_below():
     "figure",
     [
         lambda: draw_intervals(ROWS.assign(label=[HOSTILE, "b", "c"]), "label", HOSTILE, HOSTILE),
-        lambda: draw_gap_by_position(POSITIONS.replace({"view": {"none": HOSTILE}}), "view", value_title=HOSTILE, title=HOSTILE),
-        lambda: draw_class_shares(CLASSES.replace({"token_class": {"number": HOSTILE}}), title=HOSTILE),
-        lambda: draw_views(STEPS.replace({"view": {"none": HOSTILE}}), value_title=HOSTILE, title=HOSTILE),
+        lambda: draw_mean_by_position(POSITIONS.replace({"view": {"none": HOSTILE}}), "view", value_title=HOSTILE, title=HOSTILE),
+        lambda: draw_divergence_by_class(CLASSES.replace({"token_class": {"number": HOSTILE}}), title=HOSTILE),
+        lambda: draw_step_gap(GAPS.replace({"view": {"none": HOSTILE}}), value_title=HOSTILE, title=HOSTILE),
         lambda: draw_first_wrong_step(SIGNALS.assign(view=HOSTILE).replace({"gap": HOSTILE, "auroc": HOSTILE}), title=HOSTILE),
         lambda: draw_depth_decay(DEPTHS.rename(columns={"n_rollouts": f"n_{HOSTILE}"}), title=HOSTILE),
     ],
@@ -327,9 +345,9 @@ def test_hostile_labels_are_shown_letter_by_letter(figure):
     ("draw", "frame", "column"),
     [
         (lambda frame: draw_intervals(frame, "label", "x", "t"), ROWS, "high"),
-        (lambda frame: draw_gap_by_position(frame, "view"), POSITIONS, "view"),
-        (draw_class_shares, CLASSES, "n_tokens"),
-        (draw_views, STEPS, "n_steps"),
+        (lambda frame: draw_mean_by_position(frame, "view"), POSITIONS, "view"),
+        (draw_divergence_by_class, CLASSES, "n_tokens"),
+        (draw_step_gap, GAPS, "n_tokens"),
         (draw_first_wrong_step, SIGNALS, "chance"),
         (draw_depth_decay, DEPTHS, "who"),
     ],
@@ -342,15 +360,15 @@ def test_what_a_frame_lacks_is_named(draw, frame, column):
 
 
 def test_rows_that_a_figure_needs_are_named():
-    with pytest.raises(ValueError, match="draw_class_shares: no row has measure 'share'"):
-        draw_class_shares(CLASSES[CLASSES["measure"] != "share"])
+    with pytest.raises(ValueError, match="draw_divergence_by_class: no row has measure 'share'"):
+        draw_divergence_by_class(CLASSES[CLASSES["measure"] != "share"])
     with pytest.raises(ValueError, match="draw_depth_decay: no row has who 'teacher'"):
         draw_depth_decay(DEPTHS[DEPTHS["who"] != "teacher"])
     with pytest.raises(ValueError, match='only the position "all"'):
-        draw_gap_by_position(POSITIONS[POSITIONS["position"] == "all"], "view")
+        draw_mean_by_position(POSITIONS[POSITIONS["position"] == "all"], "view")
 
 
 def test_more_groups_than_markers_can_tell_apart_are_refused():
     frame = pd.concat([POSITIONS[POSITIONS["view"] == "none"].assign(view=f"v{i}") for i in range(13)])
     with pytest.raises(ValueError, match="13 values of 'view', but at most 12"):
-        draw_gap_by_position(frame, "view")
+        draw_mean_by_position(frame, "view")

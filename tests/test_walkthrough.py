@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from opsd_lab.__main__ import app, summary
-from opsd_lab.evaluation.statistics import Interval
+from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.arms import walkthrough_study
 from opsd_lab.experiments.study_tables import seeds_table
@@ -35,14 +35,14 @@ def test_the_control_differs_from_opsd_in_the_solution_alone():
 
 
 def test_the_report_has_every_key_and_adds_the_arms_up(tmp_path):
-    accuracy = {name: Interval(0.5, 0.4, 0.6, 230) for name in ("before", "after", "control")}
+    accuracy = {name: Estimate(0.5, 0.4, 0.6, 230) for name in ("before", "after", "control")}
     ledgers = [Ledger(10, 9, 8, 1.0, 2.0, 3.0), Ledger(1, 1, 1, 0.5, 0.5, 0.5)]
     report = write_report(tmp_path / "r.json", Settings(seed=4), accuracy, ledgers, evaluate_seconds=7.0, started=0.0)
     assert report == json.loads((tmp_path / "r.json").read_text())
     assert report["seed"] == 4 and report["n"] == 230 and report["accuracy"]["control"]["high"] == 0.6
     assert report["tokens"] == {"generated": 11, "scored": 10, "trained": 9}
     assert {"setup", "generate", "score", "train", "evaluate", "total"} == set(report["seconds"])
-    assert report["seconds"]["train"] == 3.5 and report["peak_memory_gb"] > 0
+    assert report["seconds"]["train"] == 3.5 and report["peak_memory_gib"] > 0
     lines = summary(report, tmp_path / "page.html").splitlines()
     assert len(lines) == 5 and str(tmp_path / "page.html") in lines[-1] and "50% [40%, 60%]" in lines[1]
 

@@ -81,25 +81,25 @@ class Worker:
 class LimitedProcess:
     """Asks a worker script, which starts when first needed; a context manager, safe to use from any thread.
 
-    `seconds` limits each request; `memory_gb` (GiB) limits the worker's address space where the operating system can. A worker
+    `seconds` limits each request; `memory_gib` (GiB) limits the worker's address space where the operating system can. A worker
     that overruns a limit is killed, and the next request starts another.
 
     Raises:
         ValueError: for a limit that is not positive.
     """
 
-    def __init__(self, script: Path, seconds: float, memory_gb: float) -> None:
-        if seconds <= 0 or memory_gb <= 0:
-            raise ValueError(f"{type(self).__name__}: limits must be positive, not seconds={seconds}, memory_gb={memory_gb}")
+    def __init__(self, script: Path, seconds: float, memory_gib: float) -> None:
+        if seconds <= 0 or memory_gib <= 0:
+            raise ValueError(f"{type(self).__name__}: limits must be positive, not seconds={seconds}, memory_gib={memory_gib}")
         self.script = script
         self.seconds = seconds
-        self.memory_gb = memory_gb
+        self.memory_gib = memory_gib
         self._lock = threading.Lock()
         self._worker: Worker | None = None
 
     def identity_data(self) -> dict[str, object]:
         """Return what the replies depend on, whichever process gives them."""
-        return {"script": self.script, "seconds": self.seconds, "memory_gb": self.memory_gb}
+        return {"script": self.script, "seconds": self.seconds, "memory_gib": self.memory_gib}
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +124,7 @@ class LimitedProcess:
             # A worker that had died before, for reasons of its own, says nothing about this request: try once more.
             for _ in range(2):
                 # Taken out while it works: whatever interrupts us, a worker that owes a reply is never asked again.
-                worker = self._worker or Worker(self.script, self.seconds, int(self.memory_gb * 2**30))
+                worker = self._worker or Worker(self.script, self.seconds, int(self.memory_gib * 2**30))
                 self._worker = reply = None
                 try:
                     worker.send(request)

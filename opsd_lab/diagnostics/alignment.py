@@ -1,6 +1,5 @@
 """Does the signal know right from wrong: between rollouts, between steps, and on the answer's own tokens."""
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Literal
@@ -9,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from opsd_lab.diagnostics.estimates import UNJUDGED, UNLABELLED, Estimates, Prepared, prepare
-from opsd_lab.grading import NUMBER, extract_boxed
+from opsd_lab.grading.found import THINKING_ENDS
+from opsd_lab.grading.places import answer_spans
 from opsd_lab.tokens.classes import SPECIAL
 from opsd_lab.tokens.table import TokenTable
 
@@ -17,7 +17,7 @@ FACETS = {"all": (0, 1, 2, 3), "first 25 %": (0,), "middle 50 %": (1, 2), "last 
 LABEL_GROUPS = ("correct", "incorrect", "unverifiable", "none")
 CONTRAST = "incorrect - correct"
 PHASE_GROUPS = ("before", "first_error", "after")
-RESULTS = ("wrong", "valid, not the answer", "the answer")
+RESULTS = ("valid, not the answer", "wrong", "the answer")
 
 By = Literal["label", "error_phase"] | tuple[Literal["label"], Literal["error_phase"]]
 
@@ -47,9 +47,9 @@ def correctness_alignment(table: TokenTable, column: str = "gap") -> pd.DataFram
     """Return how much higher a column lies on a problem's correct rollouts than on its incorrect ones (arXiv 2609.20612).
 
     Per problem that has both: the mean over its correct rollouts of a rollout's mean over tokens, minus the same for its
-    incorrect rollouts; then the mean over those problems. `facet` takes the tokens of the whole rollout, its first quarter, its
-    middle half or its last quarter; token i of n lies in quarter floor(4 i / n), so a rollout of fewer than four tokens has
-    quarters without tokens, and does not count there.
+    incorrect rollouts, as the column `contrast` says; then the mean over those problems. `facet` takes the tokens of the whole
+    rollout, its first quarter, its middle half or its last quarter; token i of n lies in quarter floor(4 i / n), so a rollout of
+    fewer than four tokens has quarters without tokens, and does not count there.
 
     Raises:
         ValueError: for an empty table, one without outcomes, or a column without numbers.
@@ -57,7 +57,7 @@ def correctness_alignment(table: TokenTable, column: str = "gap") -> pd.DataFram
     rows = prepare(table, "correctness_alignment")
     values = rows.values(column, "correctness_alignment")
     outcome = _outcomes(rows, "correctness_alignment")
-    estimates = Estimates(["facet"])
+    estimates = Estimates(["contrast", "facet"])
     for facet, quarters in FACETS.items():
         units, means, first = rows.units.averages(values, np.where(np.isin(rows.quarter, quarters), rows.units.rollout, -1))
         verdicts = outcome[first]
@@ -66,17 +66,17 @@ def correctness_alignment(table: TokenTable, column: str = "gap") -> pd.DataFram
         chosen = sides.any(axis=0) & (per_problem > 0).all(axis=0)[units.problem]
         share = np.where(chosen, 1 / np.maximum(1, np.where(sides[0], *per_problem[:, units.problem])), 0.0)
         # The shares of a problem's rollouts add up to 1 on each side, so half of them count the problems.
-        estimates.add((facet,), units, np.where(sides[0], share, -share) * means, chosen, share / 2)
+        estimates.add(("correct - incorrect", facet), units, np.where(sides[0], share, -share) * means, chosen, share / 2)
     return estimates.frame()
 
 
 def step_gap(table: TokenTable, column: str = "gap", by: By = "label") -> pd.DataFrame:
     """Return a column's mean by the verdict on the step that each token belongs to, and by where the first error lies.
 
-    `unit` says what is averaged: tokens, or steps by the mean of their tokens. `label` is the step's verdict, "none" holding the
-    tokens in no step or in one without a verdict; `error_phase` is the table's column, and `by=("label", "error_phase")` crosses
-    the two. The rows "incorrect - correct" and, for phases, "first_error - before" and "after - before" are paired differences;
-    their counts are those of both sides together.
+    `per` says what counts alike: each "token", or each "step" by the mean of its tokens. `label` is the step's verdict, "none"
+    holding the tokens in no step or in one without a verdict; `error_phase` is the table's column, and `by=("label",
+    "error_phase")` crosses the two. The rows "incorrect - correct" and, for phases, "first_error - before" and "after - before" are
+    paired differences; their counts are those of both sides together.
 
     Raises:
         ValueError: for an empty table, one without labels (or without phases), a column without numbers, or an unknown `by`.
@@ -93,27 +93,27 @@ def step_gap(table: TokenTable, column: str = "gap", by: By = "label") -> pd.Dat
     if "label" in groups:
         groups["label"] = np.where(groups["label"] == "", "none", groups["label"])
     known = [LABEL_GROUPS if name == "label" else PHASE_GROUPS for name in names]
-    estimates = Estimates(["unit", *names], ["n_problems", "n_rollouts", "n_steps", "n_tokens"])
-    for unit in ("token", "step"):
+    estimates = Estimates(["per", *names], ["n_rollouts", "n_steps", "n_tokens"])
+    for per in ("token", "step"):
         units, means, first = (rows.units, values, np.arange(len(values)))
-        if unit == "step":
+        if per == "step":
             units, means, first = rows.units.averages(values, rows.units.step)
         for keys in product(*known):
-            if unit == "step" and keys[0] == "none":
+            if per == "step" and keys[0] == "none":
                 continue  # tokens in no step are no step
             chosen = np.logical_and.reduce([groups[name][first] == key for name, key in zip(names, keys, strict=True)])
-            estimates.add((unit, *keys), units, means, chosen)
+            estimates.add((per, *keys), units, means, chosen)
         if names[0] == "label":
             for rest in product(*known[1:]):
-                estimates.subtract((unit, CONTRAST, *rest), (unit, "incorrect", *rest), (unit, "correct", *rest))
+                estimates.subtract((per, CONTRAST, *rest), (per, "incorrect", *rest), (per, "correct", *rest))
         else:
             for phase in PHASE_GROUPS[1:]:
-                estimates.subtract((unit, f"{phase} - before"), (unit, phase), (unit, "before"))
+                estimates.subtract((per, f"{phase} - before"), (per, phase), (per, "before"))
     return estimates.frame()
 
 
 def result_digits(table: TokenTable, column: str = "gap") -> pd.DataFrame:
-    """Return a column's mean over the digits of equations' results: wrong ones, valid ones, and the one that is the answer.
+    """Return a column's mean over the digits of equations' results: valid ones, wrong ones, and the one that is the answer.
 
     The result of an equation is what follows its step's last "=" up to the first letter; its tokens that hold a digit count.
     "wrong" are the results of incorrect equations; "the answer" is the result of a rollout's last equation where that is correct
@@ -132,11 +132,11 @@ def result_digits(table: TokenTable, column: str = "gap") -> pd.DataFrame:
     digits, last = _results(rows)
     judged = digits & np.isin(outcome, ("correct", "incorrect"))
     answer = last & (outcome == "correct")
-    estimates = Estimates(["group"], ["n_problems", "n_rollouts", "n_steps", "n_tokens"])
-    chosen = (label == "incorrect", (label == "correct") & ~answer, (label == "correct") & answer)
+    estimates = Estimates(["group"], ["n_rollouts", "n_steps", "n_tokens"])
+    chosen = ((label == "correct") & ~answer, label == "incorrect", (label == "correct") & answer)
     for group, mask in zip(RESULTS, chosen, strict=True):
         estimates.add((group,), rows.units, values, judged & mask)
-    estimates.subtract((f"{RESULTS[0]} - {RESULTS[1]}",), (RESULTS[0],), (RESULTS[1],))
+    estimates.subtract((f"{RESULTS[1]} - {RESULTS[0]}",), (RESULTS[1],), (RESULTS[0],))
     return estimates.frame()
 
 
@@ -163,8 +163,8 @@ def sign_noise(table: TokenTable) -> pd.DataFrame:
     r"""Return the share of answer tokens whose gap has the wrong sign for the rollout's outcome (arXiv 2608.31046).
 
     Wrong are a positive gap where the outcome is incorrect and a negative one where it is correct; a gap of 0 is neither, and
-    counts as a token. Answer tokens lie inside the last \boxed{...} that `opsd_lab.grading` would read, else they hold the digits
-    of the text's last number. Rollouts without an answer, or without a verdict on it, count nowhere.
+    counts as a token. Answer tokens lie inside the box that the grader reads, else they hold the digits of the number that it reads
+    (`opsd_lab.grading.places.answer_spans`). Rollouts without an answer, or without a verdict on it, count nowhere.
 
     Raises:
         ValueError: for an empty table, or one without outcomes.
@@ -183,25 +183,16 @@ def sign_noise(table: TokenTable) -> pd.DataFrame:
 def _answer_tokens(rows: Prepared) -> np.ndarray:
     found = []
     for tokens in np.split(rows.frame["token"].to_numpy(dtype=object), rows.firsts()[1:]):
-        # A special token is not part of the text that is graded, and may hold digits.
-        pieces = ["" if SPECIAL.fullmatch(token) else token for token in tokens]
+        # A special token is no part of the text that is graded, and may hold digits; but the grader looks for where thinking ends.
+        pieces = ["" if SPECIAL.fullmatch(token) and not THINKING_ENDS.fullmatch(token) else token for token in tokens]
         text = "".join(pieces)
         inside = np.zeros(len(text) + 1, dtype=np.int64)
-        for start, end in _answer_spans(text):
+        for start, end in answer_spans(text):
             inside[start + 1 : end + 1] = 1
         covered = inside.cumsum()
         ends = np.cumsum([len(piece) for piece in pieces])
         found.append(covered[ends] > covered[np.append(0, ends[:-1])])
     return np.concatenate(found)
-
-
-def _answer_spans(text: str) -> list[tuple[int, int]]:
-    if boxed := extract_boxed(text):
-        # Of boxes with this very content the last is the one that was read.
-        *_, box = re.finditer(rf"\\(?:fbox|boxed)\s*\{{\s*({re.escape(boxed)})\s*\}}", text)
-        return [box.span(1)]
-    *_, number = [None, *NUMBER.finditer(text)]
-    return [] if number is None else [(i, i + 1) for i in range(*number.span()) if text[i].isdigit()]
 
 
 def _outcomes(rows: Prepared, name: str) -> np.ndarray:

@@ -66,7 +66,7 @@ def depth_decay(
     numbers = np.arange(len(rollouts))
     problem = pd.factorize(np.array([r.problem_id for r in rollouts], dtype=object), sort=True)[0]
     units = Units(problem, numbers, np.full(len(rollouts), -1), np.array([len(r.completion_ids) for r in rollouts]))
-    estimates = Estimates(["depth", "who"], ["n_problems", "n_rollouts"])
+    estimates = Estimates(["depth", "who"], ["n_rollouts"])
     for depth in depths:
         for who in SIDES:
             values = np.array([accuracy[depth, who, i] for i in numbers])

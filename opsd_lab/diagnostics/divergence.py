@@ -103,6 +103,17 @@ def top_k_overlap(table: TokenTable, k: int = 16, bins: int = 10) -> pd.DataFram
     return estimates.frame()
 
 
+def top_tokens(table: TokenTable) -> pd.DataFrame:
+    """Return how much divergence (nats) each text of a token holds in all, largest first: token, total, count.
+
+    Raises:
+        ValueError: for an empty table.
+    """
+    rows = prepare(table, "top_tokens").frame.groupby("token", sort=False)["divergence"]
+    found = rows.agg(total="sum", count="size").reset_index()
+    return found.sort_values("total", ascending=False, kind="stable", ignore_index=True)
+
+
 def teacher_mass_outside(table: TokenTable, k: int = 16) -> pd.DataFrame:
     """Return the probability that the teacher gives to tokens outside the student's k most probable: its mean and quantiles.
 

@@ -7,11 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from opsd_lab.evaluation.jackknife import FEW_PROBLEMS, Jackknife, difference_bounds
+from opsd_lab.evaluation.estimate import ESTIMATE
+from opsd_lab.evaluation.jackknife import Jackknife, few_problems, least_error
 from opsd_lab.tokens.table import TokenTable
 
 UNSCORED = "the table is empty; score some rollouts first (opsd_lab.supervision.score_rollouts)"
-UNLABELLED = "no step of the table is labelled; label its steps first (opsd_lab.labels.label_steps)"
+UNLABELLED = "no step of the table is labelled; label its steps first (opsd_lab.steps.labels.label_steps)"
 UNJUDGED = "no rollout of the table has an outcome; set them first (opsd_lab.diagnostics.with_outcomes)"
 
 Key = tuple[object, ...]
@@ -47,7 +48,7 @@ class Units:
 
 
 COUNTS: dict[str, Callable[[Units, np.ndarray], int]] = {
-    "n_problems": lambda units, chosen: _distinct(units.problem[chosen]),
+    "n": lambda units, chosen: _distinct(units.problem[chosen]),
     "n_rollouts": lambda units, chosen: _distinct(units.rollout[chosen]),
     "n_steps": lambda units, chosen: _distinct(units.step[chosen]),
     "n_tokens": lambda units, chosen: int(units.tokens[chosen].sum()),
@@ -142,10 +143,10 @@ class _Row:
 class Estimates:
     """Gathers the rows of a diagnostic, then leaves out each problem once for all of them.
 
-    `names` are the grouping columns, `counts` the names in `COUNTS` that the result has.
+    `names` are the grouping columns, `counts` the names in `COUNTS` that the result has beside the number of problems.
     """
 
-    def __init__(self, names: Sequence[str], counts: Sequence[str] = ("n_problems", "n_rollouts", "n_tokens")) -> None:
+    def __init__(self, names: Sequence[str], counts: Sequence[str] = ("n_rollouts", "n_tokens")) -> None:
         self.names = list(names)
         self.counts = list(counts)
         self.rows: dict[Key, _Row] = {}
@@ -183,27 +184,42 @@ class Estimates:
         self.keys.append(key)
 
     def frame(self) -> pd.DataFrame:
-        """Return the rows in the order they were added: the grouping columns, `mean`, `low`, `high` (95 %), the counts, `note`.
+        """Return the rows in the order they were added: grouping columns, `mean`, `low`, `high` (95 %), `n`, `unit`, counts, `note`.
 
-        A row without units, or whose denominator is not positive, has no mean; one with fewer than two problems, on either
-        side of a difference, no bounds. `note` says which rows rest on few problems.
+        A row without units, or whose denominator is not positive, has no mean; one with fewer than two problems, on either side of a
+        difference, no bounds, and neither has a mean of any size of which nearly all problems' parts are 0 (`Jackknife.too_few`).
+        `note` says so, and which rows rest on few problems.
         """
         place = {key: i for i, key in enumerate(self.rows)}
         found, bounds, units = self._bounds()
         numbers = {key: (found.mean[i], *bounds[:, i]) for key, i in place.items()}
         plus, minus = (np.array([place[pair[side]] for pair in self.minus.values()], dtype=np.int64) for side in (0, 1))
         if self.minus:
+            # Shares that always agree are not known to be equal; means of any size have no least spread.
             shares = np.array([row.share for row in self.rows.values()])
-            low, high = difference_bounds(found, bounds, plus, minus, np.where(shares, units, np.inf))
+            per_problem = np.divide(units, found.problems, out=np.ones(len(units)), where=found.problems > 0)
+            least = np.where(shares[plus], least_error(found.problems, per_problem)[plus], 0.0)
+            low, high = found.difference_bounds(minus, plus, least)
             for i, key in enumerate(self.minus):
                 numbers[key] = (found.mean[plus[i]] - found.mean[minus[i]], low[i], high[i])
         rows = []
         for key in self.keys:
-            sides = [self.rows[side] for side in self.minus.get(key, (key,))]
-            chosen = np.logical_or.reduce([side.chosen for side in sides])
-            fewest = min(COUNTS["n_problems"](side.units, side.chosen) for side in sides)
-            rows.append((*key, *numbers[key], *(COUNTS[name](sides[0].units, chosen) for name in self.counts), few_problems(fewest)))
-        return pd.DataFrame(rows, columns=[*self.names, "mean", "low", "high", *self.counts, "note"])
+            sides = self.minus.get(key, (key,))
+            parts = [self.rows[side] for side in sides]
+            chosen = np.logical_or.reduce([part.chosen for part in parts])
+            counts = [COUNTS[name](parts[0].units, chosen) for name in self.counts]
+            note = self._note(found, [place[side] for side in sides])
+            rows.append((*key, *numbers[key], COUNTS["n"](parts[0].units, chosen), "problems", *counts, note))
+        return pd.DataFrame(rows, columns=[*self.names, *ESTIMATE, *self.counts, "note"])
+
+    def _note(self, found: Jackknife, places: Sequence[int]) -> str:
+        """Return what is said of the side of an estimate that rests on the fewest problems."""
+        rows = list(self.rows.values())
+        weakest = min(places, key=lambda i: (COUNTS["n"](rows[i].units, rows[i].chosen), found.effective[i]))
+        sparse = [i for i in places if found.too_few[i] and not rows[i].share]
+        i = sparse[0] if sparse else weakest
+        nonzero = int(found.nonzero[i]) if sparse else None
+        return few_problems(COUNTS["n"](rows[i].units, rows[i].chosen), float(found.effective[i]), nonzero)
 
     def _bounds(self) -> tuple[Jackknife, np.ndarray, np.ndarray]:
         """Return the rows that are no differences [G], their bounds [2, G], and their numbers of units [G]."""
@@ -219,10 +235,3 @@ class Estimates:
         shares = np.array([row.share for row in self.rows.values()]) & (found.mean >= 0) & (found.mean <= 1)
         with np.errstate(invalid="ignore"):
             return found, np.where(shares, found.share_bounds(units), found.bounds()), units
-
-
-def few_problems(count: int) -> str:
-    """Return what a table says about bounds that rest on so many problems; nothing where they are many."""
-    if count < 2:
-        return "too few problems for bounds" if count else ""
-    return f"rough bounds: {count} problems" if count < FEW_PROBLEMS else ""

@@ -1,7 +1,8 @@
 """How well do a teacher's numbers find the step that a person marked as the first wrong one?
 
 Each solution is cut into segments without looking at the annotation. Those that the marked span overlaps are the wrong step,
-those before it are right, those after it were judged by nobody; all segments of a solution without a mistake are right.
+those before it are right, those after it are unverifiable, as nobody judged them; all segments of a solution without a mistake are
+right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from opsd_lab.evaluation.jackknife import Jackknife, difference_bounds
+from opsd_lab.evaluation.estimate import ESTIMATE
+from opsd_lab.evaluation.jackknife import Jackknife, few_problems
 from opsd_lab.steps import Segment, Step, segments, token_steps
 from opsd_lab.tokens.table import TokenTable
 
@@ -39,7 +41,7 @@ def score_steps(
     """Return one row per segment of each rollout: rollout, problem_id, step, tokens, label, and the token means of `SIGNALS`.
 
     `wrong_steps[i]` is the character span of the first wrong step in the text of the table's i-th rollout, None where there is
-    none. `label` is "correct", "incorrect" or "" (nobody judged it). Segments without a token of their own are left out.
+    none. `label` is "correct", "incorrect" or "unverifiable" (nobody judged it). Segments without a token of their own are left out.
 
     Raises:
         ValueError: when there is not one annotation per rollout, or a wrong step lies in no segment.
@@ -67,7 +69,7 @@ def score_steps(
 def _labels(found: Sequence[Segment], wrong: Span | None) -> list[str]:
     if wrong is None:
         return ["correct"] * len(found)
-    return ["correct" if s.end <= wrong[0] else "" if s.start >= wrong[1] else "incorrect" for s in found]
+    return ["correct" if s.end <= wrong[0] else "unverifiable" if s.start >= wrong[1] else "incorrect" for s in found]
 
 
 def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) -> pd.DataFrame:
@@ -76,8 +78,8 @@ def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) 
     "auroc": the chance that a wrong step looks more suspicious than a right one of any solution. "auroc within": than an
     earlier step of its own solution, averaged over the solutions with a mistake after their first step. "top-1": how often the
     most suspicious step of a solution with a mistake is the wrong one; ties share the hit. `chance` is what a blind guess
-    attains. `mean`, `low`, `high` are the estimate and its 95 % interval over problems (`opsd_lab.evaluation.jackknife`),
-    `difference`, `difference_low`, `difference_high` the same for what it is above the baseline `BASELINE`.
+    attains. `mean`, `low`, `high` are the estimate and its 95 % interval over the `n` problems (`opsd_lab.evaluation.jackknife`),
+    `difference`, `difference_low`, `difference_high` the same for the signal minus the one named in `baseline`.
 
     Raises:
         ValueError: when there is no wrong step, or no right one.
@@ -90,7 +92,7 @@ def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) 
     labels = steps["label"].to_numpy()
     mistaken = _solutions(steps)
     later = [solution for solution in mistaken if len(solution.earlier)]
-    judged = steps[steps["label"] != ""].drop_duplicates("rollout")
+    judged = steps[steps["label"] != "unverifiable"].drop_duplicates("rollout")
     about = {
         "auroc": (judged["problem_id"].tolist(), 0.5),
         "auroc within": ([solution.problem_id for solution in later], 0.5),
@@ -112,31 +114,33 @@ def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) 
             sizes = [np.bincount(problems[labels == label], minlength=len(names)) for label in ("incorrect", "correct")]
         else:
             sizes = [np.bincount(owners, minlength=len(names))]
-        found = _compared(np.stack(values, axis=1), sizes)
+        found, note = _compared(np.stack(values, axis=1), sizes)
         for name in signals:
-            numbers = {key: float(column[compared.index(name)]) for key, column in found.items()}
+            numbers = [float(column[compared.index(name)]) for column in found]
             rows.append(
-                {"measure": measure, "signal": name, **{key: numbers[key] for key in ("mean", "low", "high")}, "chance": chance}
-                | {key: numbers[key] for key in ("difference", "difference_low", "difference_high")}
-                | {"n_problems": len(set(problem_ids)), "n_solutions": len(problem_ids)}
+                {"measure": measure, "signal": name}
+                | dict(zip(ESTIMATE, (*numbers[:3], len(set(problem_ids)), "problems"), strict=True))
+                | {"n_solutions": len(problem_ids), "chance": chance, "baseline": BASELINE}
+                | dict(zip(("difference", "difference_low", "difference_high"), numbers[3:], strict=True))
+                | {"note": note}
             )
     return pd.DataFrame(rows)
 
 
-def _compared(values: np.ndarray, sizes: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the columns of G signals, the baseline first, from their values [1 + P, G] with all problems and without each.
+def _compared(values: np.ndarray, sizes: Sequence[np.ndarray]) -> tuple[list[np.ndarray], str]:
+    """Return the numbers of G signals, the baseline first, from their values [1 + P, G] with all problems and without each.
 
+    They are the means, their bounds, the differences from the baseline, and their bounds, each [G]; then what is to be said of them.
     `sizes` hold what each problem brings, [P] for each kind of step; the kind that rests on the fewest problems counts.
     """
     problems = min(int((size > 0).sum()) for size in sizes)
     effective = min(float(size.sum() ** 2 / max((size**2).sum(), 1)) for size in sizes)
     each = np.ones(values.shape[1])
-    found = Jackknife(values[0], np.nan_to_num(values[1:] - values[0]), problems * each, effective * each)
+    found = Jackknife(values[0], np.nan_to_num(values[1:] - values[0]), *(count * each for count in (problems, problems, effective)))
     bounds = np.stack(found.share_bounds(np.inf * each))
     other, base = np.arange(len(each)), np.zeros(len(each), dtype=np.int64)
-    low, high = difference_bounds(found, np.stack(found.bounds()), other, base)
-    differences = {"difference": found.mean - found.mean[0], "difference_low": low, "difference_high": high}
-    return {"mean": found.mean, "low": bounds[0], "high": bounds[1], **differences}
+    low, high = found.difference_bounds(base, other)
+    return [found.mean, *bounds, found.mean - found.mean[0], low, high], few_problems(problems, effective)
 
 
 def _pooled(suspicion: np.ndarray, labels: np.ndarray, problems: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ def by_view(function: Callable[..., pd.DataFrame], tables: Mapping[str, TokenTab
 
 
 def compare_views(tables: Mapping[str, TokenTable], baseline: str, column: str = "gap") -> pd.DataFrame:
-    """Return by how much a column's mean over tokens differs from that under the view `baseline`, token by token.
+    """Return a column's mean over tokens minus that under the view `baseline`, which a column of that name repeats.
 
     The difference is paired, token by token. `label` is "all" and, where steps are
     labelled, the step's verdict as in `step_gap`, with the difference "incorrect - correct" of the differences.
@@ -43,7 +43,7 @@ def compare_views(tables: Mapping[str, TokenTable], baseline: str, column: str =
     prepared = {view: prepare(table, f"compare_views, view {view!r}") for view, table in tables.items()}
     values = {view: rows.values(column, "compare_views") for view, rows in prepared.items()}
     label = prepared[baseline].frame["label"].to_numpy(dtype=object)
-    estimates = Estimates(["view", "label"])
+    estimates = Estimates(["view", "baseline", "label"])
     for view, rows in prepared.items():
         if (rows.frame["label"].to_numpy(dtype=object) != label).any():
             raise ValueError(f"compare_views: view {view!r} has other step labels than {baseline!r}; label the steps of all alike")
@@ -54,27 +54,27 @@ def compare_views(tables: Mapping[str, TokenTable], baseline: str, column: str =
         if (label != "").any():
             groups |= {name: label == ("" if name == "none" else name) for name in LABEL_GROUPS}
         for name, chosen in groups.items():
-            estimates.add((view, name), rows.units, difference, chosen)
+            estimates.add((view, baseline, name), rows.units, difference, chosen)
         if "none" in groups:
-            estimates.subtract((view, CONTRAST), (view, "incorrect"), (view, "correct"))
+            estimates.subtract(*((view, baseline, name) for name in (CONTRAST, "incorrect", "correct")))
     return estimates.frame()
 
 
-def teacher_contrast(table: TokenTable, other: TokenTable) -> TokenTable:
-    """Return the table with another view's teacher in the student's place, so that its gap tells the two teachers apart.
+def teacher_contrast(first: TokenTable, second: TokenTable) -> TokenTable:
+    """Return the second view's table with the first view's teacher in the student's place, so that its gap tells the two apart.
 
-    The gap is how much more likely (nats) this view's teacher finds a token than the other view's: the difference of the two
-    views' gaps, and any diagnostic of it is a paired comparison. Labels, outcomes, divergences and losses stay those of `table`.
+    The gap is how much more likely (nats) the second view's teacher finds a token than the first view's: the second gap minus the
+    first, and any diagnostic of it is a paired comparison. Labels, outcomes, divergences and losses stay those of `second`.
 
     Raises:
         ValueError: when the two hold different completions, or the same ones in another order.
     """
-    _check_completions({"first": table, "second": other}, "teacher_contrast")
-    if not table.frame[["rollout", "position"]].equals(other.frame[["rollout", "position"]]):
+    _check_completions({"first": first, "second": second}, "teacher_contrast")
+    if not second.frame[["rollout", "position"]].equals(first.frame[["rollout", "position"]]):
         raise ValueError("teacher_contrast: the two tables hold their tokens in different orders; sort neither, or both alike")
-    theirs = {f"student_{name}": other.frame[f"teacher_{name}"] for name in ("logprob", "entropy", "rank")}
-    gap = table.frame["teacher_logprob"] - other.frame["teacher_logprob"]
-    return TokenTable(table.frame.assign(**theirs, gap=gap))
+    theirs = {f"student_{name}": first.frame[f"teacher_{name}"] for name in ("logprob", "entropy", "rank")}
+    gap = second.frame["teacher_logprob"] - first.frame["teacher_logprob"]
+    return TokenTable(second.frame.assign(**theirs, gap=gap))
 
 
 def _check_completions(tables: Mapping[str, TokenTable], name: str) -> None:

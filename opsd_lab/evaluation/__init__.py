@@ -1,8 +1,8 @@
 """Accuracy, with intervals over problems and tests between runs."""
 
+from opsd_lab.evaluation.estimate import Difference, Estimate
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
 from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.evaluation.rewards import AnswerReward
-from opsd_lab.evaluation.statistics import Interval
 
-__all__ = ["AnswerReward", "Evaluation", "Interval", "evaluate", "grade_rollouts", "paired_difference"]
+__all__ = ["AnswerReward", "Difference", "Estimate", "Evaluation", "evaluate", "grade_rollouts", "paired_difference"]

@@ -1,8 +1,10 @@
-"""Whether one arm is better than another: paired tests over problems and over seeds, corrected for their number. Knows no models."""
+"""Whether one arm is better than another: paired tests over problems and over seeds, corrected for their number.
+
+Every difference is the second arm minus the first. Knows no models.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -10,55 +12,40 @@ from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_effectsize
 
-from opsd_lab.evaluation.statistics import Interval, wilson_interval
+from opsd_lab.evaluation.estimate import Difference, Estimate
+from opsd_lab.evaluation.jackknife import few_problems
+from opsd_lab.evaluation.paired import crossed_errors, paired_interval
+from opsd_lab.evaluation.statistics import share_interval
 
 LEAST_PROBLEMS = 10
 LEAST_SEEDS = 2
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better the first of two arms is: the mean difference with its bounds, and a two-sided p-value."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}], p = {self.p:.3g}"
+CROSSED_SEEDS = 3
+ALIKE = "no bounds: all seeds alike"
 
 
 def paired_crossed(first: np.ndarray, second: np.ndarray, samples: int = 1, confidence: float = 0.95) -> Difference:
     """Compare the accuracies [S, P] of two arms, seed by seed and problem by problem: what holds for other seeds and problems.
 
-    Seeds and problems are both taken for samples, crossed: the variance of the mean difference is that of the analysis of
-    variance of two random factors without replication, MS_seeds + MS_problems - MS_rest by S P (the rest at least, where seeds
-    and problems explain nothing), and Student's t has the degrees of freedom of Satterthwaite (1946). In simulations of equal
-    arms the interval held 0 in 92 to 99 of a hundred cases with three and five seeds, and in 90 to 99 with two; it is wide where
-    seeds make no difference (tests/test_comparisons.py has three and five). With one seed only problems count, and nothing is
-    said of other seeds. Half a problem won and half a problem lost, by one of the `samples` that an accuracy is the mean of, are
-    the least spread that is taken for possible (Agresti and Min 2005), so that equal arms are not known to be equal.
+    Seeds and problems are both taken for samples, crossed (`crossed_errors`). Two seeds say too little about other seeds: with
+    fewer than 3 the bounds are those of `paired_interval` for the seeds' means, which hold for other problems but these seeds; `note`
+    says so. `samples` is the number of samples that an accuracy is the mean of.
 
     Raises:
         ValueError: when the shapes differ, a value is missing, or there are fewer than 10 problems.
     """
     difference = _paired(first, second)
     seeds, problems = difference.shape
-    mean = float(difference.mean())
-    of_problems = seeds * difference.mean(axis=0).var(ddof=1)
-    parts, freedom = [of_problems], [problems - 1]
-    if seeds > 1:
-        of_seeds = problems * difference.mean(axis=1).var(ddof=1)
-        whole = ((difference - mean) ** 2).sum()
-        rest = (whole - of_problems * (problems - 1) - of_seeds * (seeds - 1)) / ((problems - 1) * (seeds - 1))
-        parts, freedom = [of_problems, of_seeds, -rest], [problems - 1, seeds - 1, (problems - 1) * (seeds - 1)]
-    total = max(sum(parts), -parts[-1]) if seeds > 1 else of_problems
-    weight = sum(part**2 / count for part, count in zip(parts, freedom, strict=True))
-    degrees = max(1.0, min(total**2 / weight, problems - 1)) if weight > 0 else problems - 1
-    error = math.sqrt(max(total / difference.size, 1 / (samples * seeds * (problems + 2) ** 2)))
+    mean, note = float(difference.mean()), few_problems(problems)
+    crossed = seeds >= CROSSED_SEEDS
+    table, each = (difference, samples) if crossed else (difference.mean(axis=0, keepdims=True), samples * seeds)
+    error, degrees = (float(part[0]) for part in crossed_errors(table[None], each))
     half = float(stats.t.ppf((1 + confidence) / 2, degrees)) * error
-    return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, degrees)))
+    low, high = mean - half, mean + half
+    if not crossed:
+        known = paired_interval(*(np.mean(arm, axis=0) for arm in (first, second)), problems * each, confidence)
+        low, high = known.low, known.high
+        note = "; ".join(filter(None, [f"other problems, but only these {seeds} seed(s)", known.note]))
+    return Difference(mean, low, high, problems, "problems", note, float(2 * stats.t.sf(abs(mean) / error, degrees)))
 
 
 def paired_seeds(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Difference:
@@ -75,19 +62,19 @@ def paired_seeds(first: np.ndarray, second: np.ndarray, confidence: float = 0.95
         raise ValueError(f"paired seeds need one finite value per seed and arm, not shapes {first.shape} and {second.shape}")
     if len(first) < LEAST_SEEDS:
         raise ValueError(f"a t test over {len(first)} seed(s) says nothing; run at least {LEAST_SEEDS}")
-    difference = first - second
+    difference = second - first
     if not _spread(difference):
-        return Difference(float(difference.mean()), math.nan, math.nan, math.nan)
-    found = stats.ttest_rel(first, second)
+        return Difference(float(difference.mean()), math.nan, math.nan, len(first), "seeds", ALIKE)
+    found = stats.ttest_rel(second, first)
     low, high = found.confidence_interval(confidence)
-    return Difference(float(difference.mean()), float(low), float(high), float(found.pvalue))
+    return Difference(float(difference.mean()), float(low), float(high), len(first), "seeds", p=float(found.pvalue))
 
 
-def seed_interval(values: Sequence[float], problems: int | None = None, confidence: float = 0.95) -> Interval:
+def seed_interval(values: Sequence[float], problems: int | None = None, confidence: float = 0.95) -> Estimate:
     """Return the mean of one value per seed with its t interval; the bounds are NaN for a single seed, and where seeds are alike.
 
-    Accuracies on so many `problems` that are all 0 or all 1 have Wilson's interval instead: the seeds show no spread, but another
-    problem may.
+    Accuracies on so many `problems` that are all 0 or all 1 have the interval of one trial per problem (`share_interval`) instead:
+    the seeds show no spread, but another problem may.
 
     Raises:
         ValueError: when there is no value, or one is missing.
@@ -97,12 +84,12 @@ def seed_interval(values: Sequence[float], problems: int | None = None, confiden
         raise ValueError("a seed interval needs one finite value per seed")
     mean = float(values.mean())
     if values.size > 1 and problems and mean in (0.0, 1.0):
-        known = wilson_interval(round(mean * problems), problems, confidence)
-        return Interval(mean, known.low, known.high, values.size)
+        known = share_interval(round(mean * problems), problems, confidence)
+        return Estimate(mean, known.low, known.high, values.size, "seeds", f"all seeds alike: bounds over {problems} problems")
     if values.size == 1 or not _spread(values):
-        return Interval(mean, math.nan, math.nan, values.size)
+        return Estimate(mean, math.nan, math.nan, values.size, "seeds", ALIKE if values.size > 1 else "no bounds: one seed")
     half = float(stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
-    return Interval(mean, mean - half, mean + half, values.size)
+    return Estimate(mean, mean - half, mean + half, values.size, "seeds")
 
 
 def _spread(values: np.ndarray) -> bool:
@@ -132,8 +119,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def cohens_h(first: float, second: float) -> float:
-    """Return the effect size of two proportions, the difference of their arcsines (Cohen 1988): .2 small, .5 medium, .8 large."""
-    return float(proportion_effectsize(first, second))
+    """Return the effect size of two proportions, their arcsines' difference (Cohen 1988): .2 is small, .5 medium, .8 large."""
+    return float(proportion_effectsize(second, first))
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -142,4 +129,4 @@ def _paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         raise ValueError(f"a paired test needs both arms on the same seeds and problems, not shapes {first.shape} and {second.shape}")
     if first.shape[1] < LEAST_PROBLEMS:
         raise ValueError(f"a paired test over {first.shape[1]} problems says nothing; evaluate on at least {LEAST_PROBLEMS}")
-    return first - second
+    return second - first

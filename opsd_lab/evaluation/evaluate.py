@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.evaluation.outcomes import By, check_references, grade_rollouts
-from opsd_lab.evaluation.statistics import Interval, avg_at_k, maj_at_k, paired_interval, pass_at_k
+from opsd_lab.evaluation.paired import paired_interval
+from opsd_lab.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
 from opsd_lab.grading import VERDICTS, Grader
 from opsd_lab.problems.problem import Problem, check_unique
 from opsd_lab.rollouts.base import Sampler, SamplingParams
@@ -56,15 +58,15 @@ class Evaluation:
         """Return the correctness [P, k] by one of the verdicts."""
         return self.rows[by].eq("correct").to_numpy(dtype=bool).reshape(-1, self.k)
 
-    def accuracy(self, by: By = "final") -> Interval:
+    def accuracy(self, by: By = "final") -> Estimate:
         """Return avg@k by one of the verdicts."""
         return avg_at_k(self.correct(by))
 
-    def pass_at_k(self, k: int, by: By = "final") -> Interval:
+    def pass_at_k(self, k: int, by: By = "final") -> Estimate:
         """Return pass@k by one of the verdicts."""
         return pass_at_k(self.correct(by), k)
 
-    def maj_at_k(self) -> Interval:
+    def maj_at_k(self) -> Estimate:
         """Return the accuracy of the majority vote of the final answers."""
         answers = [None if pd.isna(answer) else answer for answer in self.rows["answer"]]
         rows = [answers[start : start + self.k] for start in range(0, len(answers), self.k)]
@@ -131,7 +133,7 @@ def evaluate(
     return Evaluation(name, pd.DataFrame(columns))
 
 
-def paired_difference(before: Evaluation, after: Evaluation, by: By = "final") -> Interval:
+def paired_difference(before: Evaluation, after: Evaluation, by: By = "final") -> Estimate:
     """Return by how much accuracy rose from `before` to `after`, with its interval over problems (`paired_interval`).
 
     Each problem is compared with itself, which removes the spread between easy and hard problems.
@@ -146,4 +148,4 @@ def paired_difference(before: Evaluation, after: Evaluation, by: By = "final") -
         )
     rates = [pd.Series(e.correct(by).mean(axis=1), index=e.problem_ids) for e in (before, after)]
     units = len(rates[0]) * min(before.k, after.k)
-    return paired_interval(rates[1][before.problem_ids].to_numpy(), rates[0].to_numpy(), units)
+    return paired_interval(rates[0].to_numpy(), rates[1][before.problem_ids].to_numpy(), units)

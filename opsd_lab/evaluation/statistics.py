@@ -1,48 +1,31 @@
-"""Accuracies with their uncertainty: avg@k, pass@k, maj@k, and the difference of two. Knows no models and no rollouts."""
+"""Accuracies with their uncertainty: avg@k, pass@k and maj@k. Knows no models and no rollouts."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from opsd_lab.evaluation.jackknife import Jackknife, difference_bounds
+from opsd_lab.evaluation.estimate import Estimate
+from opsd_lab.evaluation.jackknife import Jackknife, few_problems
 from opsd_lab.grading import as_number
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its confidence bounds over `n` problems; the bounds are NaN where one problem allows none."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields as a plain dictionary."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Return a proportion with its Wilson score interval (Wilson 1927), for one independent trial per problem.
+def share_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+    """Return a proportion with its interval by Agresti and Coull (1998), for one independent trial per problem.
 
     Raises:
         ValueError: when there is no trial, or more successes than trials.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials have no proportion")
-    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    return Interval(successes / n, float(low), float(high), n)
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="agresti_coull")
+    return Estimate(successes / n, float(low), float(high), n, note=few_problems(n))
 
 
-def mean_interval(per_problem: np.ndarray, units: int, confidence: float = 0.95) -> Interval:
+def mean_interval(per_problem: np.ndarray, units: int, confidence: float = 0.95) -> Estimate:
     """Return the mean of one value per problem in [0, 1], [P], with its interval over problems (`Jackknife.share_bounds`).
 
     `units` is the number of samples that the values rest on. Samples of one problem resemble each other, so that only problems
@@ -51,51 +34,37 @@ def mean_interval(per_problem: np.ndarray, units: int, confidence: float = 0.95)
     Raises:
         ValueError: when there is no problem, or a value is missing or outside [0, 1].
     """
-    values = _check_shares(per_problem)
+    values = check_shares(per_problem)
     found = Jackknife.of_means(values[:, None])
     low, high = found.share_bounds(np.array([units]), confidence)
-    return Interval(float(found.mean[0]), float(low[0]), float(high[0]), len(values))
+    return Estimate(float(found.mean[0]), float(low[0]), float(high[0]), len(values), note=few_problems(len(values)))
 
 
-def paired_interval(first: np.ndarray, second: np.ndarray, units: int, confidence: float = 0.95) -> Interval:
-    """Return the mean of `first` minus `second`, each one value per problem in [0, 1], [P], with its interval over problems.
-
-    The bounds are put together from those of the two means and their correlation (`difference_bounds`). `units` is the number of
-    samples that each of them rests on.
+def check_shares(values: np.ndarray) -> np.ndarray:
+    """Return values as an array [P] of numbers in [0, 1].
 
     Raises:
-        ValueError: when there is no problem, the two differ in their number, or a value is missing or outside [0, 1].
+        ValueError: when there is none, or one is missing or outside.
     """
-    first, second = _check_shares(first), _check_shares(second)
-    if len(first) != len(second):
-        raise ValueError(f"a paired difference needs both values of each problem, not {len(first)} and {len(second)} values")
-    found = Jackknife.of_means(np.stack([first, second], axis=1))
-    each = np.array([units, units])
-    bounds = np.stack(found.share_bounds(each, confidence))
-    low, high = difference_bounds(found, bounds, np.array([0]), np.array([1]), each)
-    return Interval(float(found.mean[0] - found.mean[1]), float(low[0]), float(high[0]), len(first))
-
-
-def _check_shares(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"an interval over problems needs one value in [0, 1] per problem, not an array of shape {values.shape}")
     return values
 
 
-def avg_at_k(correct: np.ndarray) -> Interval:
-    """Return the mean of correctness [P, k] with Wilson's interval for k = 1, else `mean_interval`.
+def avg_at_k(correct: np.ndarray) -> Estimate:
+    """Return the mean of correctness [P, k] with `share_interval` for k = 1, else `mean_interval`.
 
     Raises:
         ValueError: when the array is not a table of problems by samples with at least one of each.
     """
     correct = _check_table(correct)
     if correct.shape[1] == 1:
-        return wilson_interval(int(correct.sum()), len(correct))
+        return share_interval(int(correct.sum()), len(correct))
     return mean_interval(correct.mean(axis=1), correct.size)
 
 
-def pass_at_k(correct: np.ndarray, k: int) -> Interval:
+def pass_at_k(correct: np.ndarray, k: int) -> Estimate:
     """Return the chance that at least one of k samples is correct, estimated from correctness [P, n].
 
     The unbiased estimator 1 - C(n - c, k) / C(n, k) per problem with c correct samples (Chen et al. 2021,
@@ -114,12 +83,12 @@ def pass_at_k(correct: np.ndarray, k: int) -> Interval:
     return mean_interval(solved, len(correct) * (n // k))
 
 
-def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray) -> Interval:
+def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray) -> Estimate:
     """Return how often the most frequent of a problem's k answers is correct.
 
     `answers` [P, k] are the extracted answers, None where there is none; None does not vote. Plain numbers that are
     equal ("0.5", "1/2") vote together, other answers only when their texts agree up to blanks. Of equally frequent
-    answers the one that came first wins. `correct` [P, k] says which answers are correct. The interval is Wilson's.
+    answers the one that came first wins. `correct` [P, k] says which answers are correct. The interval is `share_interval`.
 
     Raises:
         ValueError: when the shapes differ.
@@ -134,7 +103,7 @@ def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray) -> In
         if counts:
             # most_common keeps the order of first appearance among equals.
             wins += bool(verdicts[votes.index(counts.most_common(1)[0][0])])
-    return wilson_interval(wins, len(correct))
+    return share_interval(wins, len(correct))
 
 
 def _ballot(answer: str | None) -> Fraction | str | None:

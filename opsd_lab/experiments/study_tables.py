@@ -25,7 +25,7 @@ def seed_accuracies(results: pd.DataFrame) -> pd.DataFrame:
             shares = correctness(rows, arm, sorted(of_arm["seed"]))
             mean = mean_interval(shares.mean(axis=0), int((of_arm["n"] * of_arm["samples"]).sum()))
             each = ", ".join(number(value, 2) for value in shares.mean(axis=1))
-            found.append({"arm": arm, "split": split, **mean.as_dict(), "unit": "problem", "seeds": each})
+            found.append({"arm": arm, "split": split, **mean.as_dict(), "seeds": each})
     if not found:
         raise ValueError("the table has no cell that was evaluated")
     return pd.DataFrame(found)

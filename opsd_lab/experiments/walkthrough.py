@@ -8,14 +8,14 @@ from pathlib import Path
 
 from opsd_lab.basics.files import write_whole
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, bare_solution, other_problem
+from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate
-from opsd_lab.evaluation.statistics import Interval
 from opsd_lab.grading import Grader
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin, one_per_key
 from opsd_lab.rollouts import HFSampler, SamplingParams
-from opsd_lab.training.ledger import Ledger, peak_memory_gb
+from opsd_lab.training.ledger import Ledger, peak_memory_gib
 from opsd_lab.training.trainer import Trainer, TrainingParams
 
 # A 135M-parameter model rambles without the opening word, and copies long instructions instead of following them.
@@ -77,7 +77,7 @@ def evaluate_greedily(policy: Policy, settings: Settings, name: str) -> Evaluati
 def write_report(
     path: Path,
     settings: Settings,
-    accuracy: Mapping[str, Interval],
+    accuracy: Mapping[str, Estimate],
     ledgers: list[Ledger],
     *,
     evaluate_seconds: float,
@@ -105,7 +105,7 @@ def write_report(
             "total": round(time.time() - started, 1),
         },
         "tokens": {"generated": total.tokens_generated, "scored": total.tokens_scored, "trained": total.tokens_trained},
-        "peak_memory_gb": round(peak_memory_gb(), 2),
+        "peak_memory_gib": round(peak_memory_gib(), 2),
     }
     write_whole(path, json.dumps(report, indent=1) + "\n")
     return report

@@ -17,7 +17,7 @@ LABELS = ("correct", "incorrect", "unverifiable")
 BINS = 60
 
 
-def draw_gap_distributions(table: TokenTable, column: str = "gap", unit: Literal["token", "step"] = "token") -> go.Figure:
+def draw_gap_distributions(table: TokenTable, column: str = "gap", per: Literal["token", "step"] = "token") -> go.Figure:
     """Draw how a column is distributed over the tokens of correct, incorrect and unverifiable steps, or over those steps.
 
     A step's value is the mean of its tokens. Each row holds a histogram, the same bins for all rows and the height a share of the
@@ -25,14 +25,14 @@ def draw_gap_distributions(table: TokenTable, column: str = "gap", unit: Literal
     the rows would stretch the axis by more than a half, it is cut, and says how many values lie outside; rows say it at their ends.
 
     Raises:
-        ValueError: for an empty table, one without labelled steps, a column without numbers, or an unknown unit.
+        ValueError: for an empty table, one without labelled steps, a column without numbers, or an unknown `per`.
     """
     name = "draw_gap_distributions"
-    if unit not in ("token", "step"):
-        raise ValueError(f'{name}: unit is {unit!r}; it is "token" or "step"')
+    if per not in ("token", "step"):
+        raise ValueError(f'{name}: per is {per!r}; it is "token" or "step"')
     rows = prepare(table, name)
     units, values, first = rows.units, rows.values(column, name), np.arange(len(table))
-    if unit == "step":
+    if per == "step":
         units, values, first = units.averages(values, units.step)
     label = rows.frame["label"].to_numpy(dtype=object)[first]
     if not np.isin(label, LABELS).any():
@@ -49,21 +49,21 @@ def draw_gap_distributions(table: TokenTable, column: str = "gap", unit: Literal
         if not len(part):
             say_no_value(figure, [place])
         else:
-            _add_histogram(figure, edges, shares[group], scale, place, f"{group} {unit}s")
+            _add_histogram(figure, edges, shares[group], scale, place, f"{group} {per}s")
             _add_box(figure, part, place)
             _say_outside(figure, part, low, high, place)
     every = np.concatenate(list(shown.values()))
     below, above = int((every < low).sum()), int((every > high).sum())
-    heading = plain(column) + f" of each {unit}" + ("" if column == "weight" else " (nats)")
+    heading = plain(column) + f" of each {per}" + ("" if column == "weight" else " (nats)")
     if below or above:
         ends = [f"{n:,} {where} {number(end)}" for n, where, end in ((below, "below", low), (above, "above", high)) if n]
-        heading += f"<br>the axis is cut: of {len(every):,} {unit}s, {' and '.join(ends)} lie outside"
+        heading += f"<br>the axis is cut: of {len(every):,} {per}s, {' and '.join(ends)} lie outside"
     mark_zero(figure, "x")
     figure.update_xaxes(title_text=heading, range=[low, high], rangemode="normal")
     height = 1.5 * name_rows(figure, labels)
     figure.update_layout(barmode="overlay", bargap=0, showlegend=False)
     title = f"{column} on {', '.join(LABELS[:-1])} and {LABELS[-1]} steps"
-    note = f"height: share of the row's {unit}s; box: quartiles and median; whiskers: 5 % to 95 %; ◆ mean"
+    note = f"height: share of the row's {per}s; box: quartiles and median; whiskers: 5 % to 95 %; ◆ mean"
     return finish(figure, title, f"n = {_count(units, np.isin(label, LABELS))}; {note}", int(height))
 
 
@@ -78,7 +78,8 @@ def _limits(parts: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _count(units: Units, chosen: np.ndarray) -> str:
-    return ", ".join(count(COUNTS[f"n_{name}"](units, chosen), name) for name in ("problems", "steps", "tokens"))
+    names = {"n": "problems", "n_steps": "steps", "n_tokens": "tokens"}
+    return ", ".join(count(COUNTS[name](units, chosen), things) for name, things in names.items())
 
 
 def _say_outside(figure: go.Figure, part: np.ndarray, low: float, high: float, place: int) -> None:

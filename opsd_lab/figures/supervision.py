@@ -1,11 +1,15 @@
-"""Plotly figures of token-level supervision: where a signal is large, on which steps, and under which view."""
+"""Plotly figures of token-level supervision: where a signal is large, on which steps, and under which view.
+
+`draw_x` takes the estimates that `opsd_lab.diagnostics.x` returns, or those of `by_view(x, tables)`.
+"""
+
+from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from opsd_lab.diagnostics.alignment import CONTRAST
-from opsd_lab.diagnostics.first_wrong_step import BASELINE
 from opsd_lab.figures.gap_distributions import draw_gap_distributions
 from opsd_lab.figures.parts import (
     INK,
@@ -33,13 +37,14 @@ from opsd_lab.figures.words import (
 )
 
 __all__ = [
-    "draw_class_shares",
+    "draw_compare_views",
     "draw_depth_decay",
+    "draw_divergence_by_class",
     "draw_first_wrong_step",
-    "draw_gap_by_position",
     "draw_gap_distributions",
     "draw_intervals",
-    "draw_views",
+    "draw_mean_by_position",
+    "draw_step_gap",
 ]
 
 INTERVALS = "95 % intervals over problems"
@@ -47,10 +52,10 @@ MOST_BANDS = 3  # more of them cover each other
 
 
 def draw_intervals(frame: pd.DataFrame, label: str | list[str], value_title: str, title: str) -> go.Figure:
-    """Draw each row of a tidy frame as a dot with its interval, first row on top, and print its numbers beside it.
+    """Draw each row of a table of estimates as a dot with its interval, first row on top, and print its numbers beside it.
 
-    `frame` has the columns `label` names, which together tell its rows apart, `mean`, `low` and `high`; columns that start with
-    "n_" are counts, and stand under each label where rows differ in them.
+    `frame` has the columns `label` names, which together tell its rows apart, and those of an estimate; `n` and columns that start
+    with "n_" are counts, and stand under each label where rows differ in them.
 
     Raises:
         ValueError: when a column is missing, there is no row, or two rows have the same label.
@@ -60,7 +65,7 @@ def draw_intervals(frame: pd.DataFrame, label: str | list[str], value_title: str
     labels = [wrapped(" · ".join(map(str, row)), 32) for row in frame[names].itertuples(index=False)]
     figure = make_subplots(rows=1, cols=1)
     add_dots(figure, frame, range(len(frame)), style=marker(0), names=labels)
-    constant = [column for column in frame if column.startswith("n_") and frame[column].nunique() == 1]
+    constant = [column for column in frame if (column == "n" or column.startswith("n_")) and frame[column].nunique() == 1]
     if any(counts := counts_by_row(frame.drop(columns=constant))):
         labels = [f"{name}<br>{small(count)}" for name, count in zip(labels, counts, strict=True)]
     words = estimates(frame)
@@ -72,7 +77,7 @@ def draw_intervals(frame: pd.DataFrame, label: str | list[str], value_title: str
     return finish(figure, title, f"{INTERVALS}; {counted(frame)}", name_rows(figure, labels))
 
 
-def draw_gap_by_position(
+def draw_mean_by_position(
     frame: pd.DataFrame,
     group: str | None = None,
     *,
@@ -81,15 +86,14 @@ def draw_gap_by_position(
 ) -> go.Figure:
     """Draw a mean against the position in the rollout, one line per value of the column `group`.
 
-    `frame` has the columns `position`, `start` and `end` (fractions of the rollout), `mean`, `low` and `high`. The row whose
-    position is "all" is not a bin and is not drawn. Up to three lines have bands, and points in the middle of their bins; more have
-    bars, and points side by side.
+    The row of `frame` whose position is "all" is not a bin and is not drawn. Up to three lines have bands, and points in the middle
+    of their bins; more have bars, and points side by side.
 
     Raises:
         ValueError: when a column is missing, there are no bins, two rows are of one bin, or groups cannot be told apart.
     """
-    name, keys = "draw_gap_by_position", ["position"] if group is None else [group, "position"]
-    check_frame(name, frame, keys, ["start", "end", *NUMBERS])
+    name, keys = "draw_mean_by_position", ["position"] if group is None else [group, "position"]
+    check_frame(name, frame, keys, ["start", "end"])
     bins = frame[frame["position"] != "all"]
     if bins.empty:
         raise ValueError(f'{name}: the frame has only the position "all", and no bins')
@@ -110,16 +114,14 @@ def draw_gap_by_position(
     return finish(figure, title, f"{'bands' if bands else 'bars'}: {INTERVALS}; each point: {counted(bins)}", 320)
 
 
-def draw_class_shares(frame: pd.DataFrame, *, title: str = "Divergence by class of token") -> go.Figure:
+def draw_divergence_by_class(frame: pd.DataFrame, *, title: str = "Divergence by class of token") -> go.Figure:
     """Draw each token class's share of the divergence beside its mean divergence, in the order of the frame's rows.
-
-    `frame` is that of `opsd_lab.diagnostics.divergence_by_class`.
 
     Raises:
         ValueError: when a column or one of the two measures is missing, there is no row, or a class has two.
     """
-    name = "draw_class_shares"
-    check_frame(name, frame, ["measure", "token_class"], [*NUMBERS, "n_tokens"])
+    name = "draw_divergence_by_class"
+    check_frame(name, frame, ["measure", "token_class"], ["n_tokens"])
     panels = {"share": "share of the total divergence", "divergence": "mean divergence (nats per token)"}
     check_values(name, frame, "measure", list(panels))
     classes = frame["token_class"].unique().tolist()
@@ -136,18 +138,39 @@ def draw_class_shares(frame: pd.DataFrame, *, title: str = "Divergence by class 
     return finish(figure, title, f"{INTERVALS}; each class: {counted(frame)}", height)
 
 
-def draw_views(frame: pd.DataFrame, *, value_title: str = "mean gap (nats)", title: str = "Gap by privileged view") -> go.Figure:
-    """Draw each view's mean on correct and on incorrect steps, and beside them the difference of the two.
+def draw_step_gap(
+    frame: pd.DataFrame,
+    per: Literal["token", "step"] = "token",
+    *,
+    value_title: str = "mean gap (nats)",
+    title: str = "Gap on correct and incorrect steps",
+) -> go.Figure:
+    """Draw the mean on correct and on incorrect steps, and beside them the difference of the two; a row for each view, if there are.
 
-    `frame` is that of `by_view(step_gap, tables)` for one `unit`, or that of `compare_views`; labels other than "correct",
-    "incorrect" and "incorrect - correct" are not drawn.
+    `per` chooses the rows in which each token, or each step, counts alike. Labels other than "correct", "incorrect" and "incorrect -
+    correct" are not drawn.
 
     Raises:
         ValueError: when a column or one of those labels is missing, there is no row, or a view has two rows of one label.
     """
-    name = "draw_views"
-    unit = "steps" if "unit" in frame and "step" in frame["unit"].to_list() else "tokens"
-    check_frame(name, frame, ["view", "label"], [*NUMBERS, f"n_{unit}"])
+    check_frame("draw_step_gap", frame, [*(["view"] if "view" in frame else []), "per", "label"], [f"n_{per}s"])
+    rows = frame[frame["per"] == per]
+    return _draw_contrast("draw_step_gap", rows if "view" in frame else rows.assign(view=""), f"{per}s", value_title, title)
+
+
+def draw_compare_views(
+    frame: pd.DataFrame, *, value_title: str = "mean gap (nats), minus that of the baseline", title: str = "Gap by privileged view"
+) -> go.Figure:
+    """Draw each view's difference from the baseline on correct and on incorrect steps, and beside them the difference of the two.
+
+    Raises:
+        ValueError: when a column or one of those labels is missing, there is no row, or a view has two rows of one label.
+    """
+    check_frame("draw_compare_views", frame, ["view", "label"], ["n_tokens"])
+    return _draw_contrast("draw_compare_views", frame, "tokens", value_title, title)
+
+
+def _draw_contrast(name: str, frame: pd.DataFrame, unit: str, value_title: str, title: str) -> go.Figure:
     check_values(name, frame, "label", sides := ["correct", "incorrect", CONTRAST])
     views = frame["view"].unique().tolist()
     labels = {view: wrapped(view) for view in views}
@@ -171,17 +194,17 @@ def draw_views(frame: pd.DataFrame, *, value_title: str = "mean gap (nats)", tit
 def draw_first_wrong_step(frame: pd.DataFrame, *, title: str = "Finding the first wrong step") -> go.Figure:
     """Draw how well each signal finds the first wrong step: a panel per measure, a row per signal, a marker per view.
 
-    `frame` is that of `opsd_lab.diagnostics.first_wrong_step.first_wrong_step`, or several below one another told apart by a column
-    `view`. A dotted line is chance; the row of the signal that needs no teacher, the baseline, is shaded.
+    Several frames may stand below one another, told apart by a column `view`. A dotted line is chance; the row of the signal that
+    needs no teacher, the baseline, is shaded.
 
     Raises:
         ValueError: when a column is missing, there is no row, two rows have the same keys, or views cannot be told apart.
     """
     name, group = "draw_first_wrong_step", "view" if "view" in frame else None
-    needed = [*NUMBERS, "chance", "difference", "difference_low", "difference_high", "n_problems", "n_solutions"]
+    needed = ["chance", "baseline", "difference", "difference_low", "difference_high", "n_solutions"]
     check_frame(name, frame, ["measure", "signal", *([group] if group else [])], needed)
     measures, signals = frame["measure"].unique().tolist(), frame["signal"].unique().tolist()
-    groups = groups_of(name, frame, group)
+    groups, baseline = groups_of(name, frame, group), frame["baseline"].iloc[0]
     figure = make_subplots(rows=1, cols=len(measures), shared_yaxes=True, horizontal_spacing=0.05)
     for col, measure in enumerate(measures, start=1):
         panel = frame[frame["measure"] == measure]
@@ -195,9 +218,9 @@ def draw_first_wrong_step(frame: pd.DataFrame, *, title: str = "Finding the firs
             add_dots(figure, rows, places, style=style, names=names, name=label, legend=bool(group) and col == 1, col=col)
         _head_panel(figure, panel, col)
     figure.update_xaxes(tickformat=".2f")
-    names = [wrapped(signal) + ("<br>" + small("baseline: no teacher") if signal == BASELINE else "") for signal in signals]
-    if BASELINE in signals:
-        place = signals.index(BASELINE)
+    names = [wrapped(signal) + ("<br>" + small("baseline: no teacher") if signal == baseline else "") for signal in signals]
+    if baseline in signals:
+        place = signals.index(baseline)
         figure.add_hrect(y0=place - 0.5, y1=place + 0.5, fillcolor=SHADE, line_width=0, layer="below", row=1, col="all")
     height = max(name_rows(figure, names), 13 * len(groups) * len(signals))
     return finish(figure, title, f"{INTERVALS}; {counted(frame)}", height, above=78)
@@ -224,8 +247,6 @@ def _head_panel(figure: go.Figure, panel: pd.DataFrame, col: int) -> None:
 
 def draw_depth_decay(frame: pd.DataFrame, *, title: str = "Accuracy of rollouts continued from a depth") -> go.Figure:
     """Draw the accuracy of student and teacher by the depth that each continues from, and below it the paired difference.
-
-    `frame` is that of `opsd_lab.diagnostics.depth_decay`.
 
     Raises:
         ValueError: when a column or one of "student", "teacher" and "teacher - student" is missing, or a row is there twice.

@@ -1,7 +1,7 @@
 """Plotly figures of numbers that were computed elsewhere: nothing here but layout."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,6 +10,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import DisplayHandle
 from plotly.subplots import make_subplots
 
+from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.token_view.visible import visible_text
 
 # Okabe and Ito's palette, told apart in every common colour blindness; markers and dashes do so in black and white.
@@ -40,15 +41,6 @@ TEMPLATE = go.layout.Template(
     }
 )
 CURVES = {"loss": "loss", "divergence": "divergence<br>(nats per token)", "accuracy": "accuracy"}
-
-
-class IntervalLike(Protocol):
-    """A mean with its 95 % interval over `n` observations."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 def plain(text: str) -> str:
@@ -112,8 +104,8 @@ def _add_band(figure: go.Figure, points: pd.DataFrame, name: str, colour: str, r
     )
 
 
-def draw_accuracy(intervals: Mapping[str, IntervalLike], *, title: str = "Held-out accuracy") -> go.Figure:
-    """Draw one dot with its 95 % interval per entry, first entry on top, and print its numbers beside it.
+def draw_accuracy(intervals: Mapping[str, Estimate], *, title: str = "Held-out accuracy") -> go.Figure:
+    """Draw one dot with its 95 % interval per entry (`Evaluation.accuracy`), first entry on top, and print its numbers beside it.
 
     Raises:
         ValueError: when there is nothing to draw.
@@ -161,8 +153,7 @@ def draw_accuracy(intervals: Mapping[str, IntervalLike], *, title: str = "Held-o
 def draw_top_tokens(frame: pd.DataFrame, *, limit: int = 15, title: str = "Tokens taught most") -> go.Figure:
     """Draw the `limit` tokens with the largest total divergence as bars, each with its total and count.
 
-    `frame` has one row per token text: `token`, `total` (nats) and `count`. From a TokenTable:
-    `table.frame.groupby("token").agg(total=("divergence", "sum"), count=("divergence", "size")).reset_index()`.
+    `frame` is that of `opsd_lab.diagnostics.top_tokens`: one row per token text with `token`, `total` (nats) and `count`.
 
     Raises:
         ValueError: when a column is missing or there is no row.

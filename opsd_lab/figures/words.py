@@ -1,4 +1,4 @@
-"""What figures of tidy frames say in words, and what they ask of a frame: labels, counts, estimates, checks."""
+"""What figures of estimates say in words, and what they ask of a frame: labels, counts, estimates, checks."""
 
 from collections.abc import Sequence
 from math import floor, isnan, log10
@@ -6,21 +6,24 @@ from textwrap import wrap
 
 import pandas as pd
 
+from opsd_lab.evaluation.estimate import ESTIMATE
 from opsd_lab.figures.training import SYMBOLS, plain
 from opsd_lab.token_view.visible import visible_text
 
-NUMBERS = ["mean", "low", "high"]
+NUMBERS = list(ESTIMATE[:3])
 GREY = "#4b5563"
 MOST_GROUPS = 2 * len(SYMBOLS)
 
 
-def check_frame(name: str, frame: pd.DataFrame, keys: Sequence[str], others: Sequence[str] = NUMBERS) -> None:
-    """Refuse a frame that the figure `name` cannot be drawn from; `keys` tell its rows apart, `others` are needed as well.
+def check_frame(name: str, frame: pd.DataFrame, keys: Sequence[str], others: Sequence[str] = ()) -> None:
+    """Refuse a frame that the figure `name` cannot be drawn from.
+
+    `keys` tell its rows apart; the columns of an estimate and `others` are needed as well.
 
     Raises:
         ValueError: when a column is missing, there is no row, or two rows have the same keys.
     """
-    if missing := [column for column in [*keys, *others] if column not in frame]:
+    if missing := [column for column in [*keys, *ESTIMATE, *others] if column not in frame]:
         raise ValueError(f"{name}: the frame has no column {missing}; it has {list(frame)}")
     if frame.empty:
         raise ValueError(f"{name}: the frame has no rows, so there is nothing to draw")
@@ -66,9 +69,10 @@ def small(text: str) -> str:
 def counted(frame: pd.DataFrame) -> str:
     """Return the counts of a frame's rows in words: "n = 48 problems, 90–96 rollouts", a range where rows differ."""
     parts = []
-    for name in (column for column in frame if column.startswith("n_")):
+    for name in (column for column in frame if column == "n" or column.startswith("n_")):
         low, high = int(frame[name].min()), int(frame[name].max())
-        parts.append(count(high, plain(name.removeprefix("n_").replace("_", " ")), low))
+        things = frame["unit"].iloc[0] if name == "n" else name.removeprefix("n_").replace("_", " ")
+        parts.append(count(high, plain(things), low))
     return f"n = {', '.join(parts)}" if parts else ""
 
 

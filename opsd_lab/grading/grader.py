@@ -66,7 +66,7 @@ class Grader(LimitedProcess):
 
     Answers are read in this process by a parser of our own, and what is rational is compared exactly here. Roots, functions,
     variables and equations are evaluated to 60 digits in a worker process that starts when first needed. Sums, integrals and
-    congruences are compared letter by letter. `seconds` limits each question to the worker; `memory_gb` (GiB) limits the worker's
+    congruences are compared letter by letter. `seconds` limits each question to the worker; `memory_gib` (GiB) limits the worker's
     address space where the operating system can, its own 0.06 included. A worker that overruns is killed and replaced, and the answer
     is "unverifiable".
 
@@ -74,8 +74,8 @@ class Grader(LimitedProcess):
         ValueError: for a limit that is not positive.
     """
 
-    def __init__(self, seconds: float = 5.0, memory_gb: float = 2.0) -> None:
-        super().__init__(WORKER, seconds, memory_gb)
+    def __init__(self, seconds: float = 5.0, memory_gib: float = 2.0) -> None:
+        super().__init__(WORKER, seconds, memory_gib)
 
     def grade(self, completions: Sequence[str], answers: Sequence[str]) -> list[Grade]:
         r"""Grade each completion against its reference answer, which may itself stand in a \boxed{}.

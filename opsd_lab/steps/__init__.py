@@ -1,19 +1,16 @@
 """A text's reasoning steps and which of them are correct. Knows no models."""
 
-from opsd_lab.steps.algebra import AlgebraChecker, algebra_steps
 from opsd_lab.steps.arithmetic import arithmetic_steps
 from opsd_lab.steps.segmentation import Segment, label_segments, segments
 from opsd_lab.steps.step import Step, StepKind, StepLabel
 from opsd_lab.steps.tokens import ErrorPhase, error_phases, span_tokens, token_steps
 
 __all__ = [
-    "AlgebraChecker",
     "ErrorPhase",
     "Segment",
     "Step",
     "StepKind",
     "StepLabel",
-    "algebra_steps",
     "arithmetic_steps",
     "error_phases",
     "label_segments",

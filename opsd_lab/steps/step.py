@@ -11,7 +11,7 @@ StepKind = Literal["equation", "line", "sentence", "think", "answer"]
 class Step:
     """One reasoning step: `text` is the completion's characters from `start` up to, without, `end`.
 
-    `source` says who gave the label ("arithmetic", "algebra", "human", or "": nobody), `kind` what was cut out of the text.
+    `source` says who gave the label ("arithmetic", "human", or "": nobody), `kind` what was cut out of the text.
 
     Raises:
         ValueError: when the span is empty or does not have the text's length.

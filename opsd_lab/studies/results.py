@@ -37,11 +37,12 @@ def correctness(rows: pd.DataFrame, arm: str, seeds: Sequence[int]) -> np.ndarra
 
 
 def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one row per arm: accuracy with its t interval over seeds, and the difference from a baseline arm.
+    """Return one row per arm: accuracy with its t interval over seeds, and the arm's minus that of the arm `baseline`.
 
-    `difference` with `low` and `high` is over seeds and problems (`paired_crossed`), `p` its p-value after Holm's correction over the
-    arms, `p_seeds` that of the t test over seeds on these problems, corrected likewise; `h` is Cohen's effect size. Arms are compared
-    on the seeds that both have finished; where there are too few for a test, its columns are NaN.
+    `difference` with `difference_low` and `difference_high` is over seeds and problems (`paired_crossed`), `p` its p-value after
+    Holm's correction over the arms, `p_seeds` that of the t test over seeds on these problems, corrected likewise; `h` is Cohen's
+    effect size. Arms are compared on the seeds that both have finished; where there are too few for a test, its columns are NaN,
+    and where there are too few for what is said of other seeds, `note` says so.
 
     Raises:
         ValueError: when the baseline is not among the arms.
@@ -55,33 +56,27 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
     for arm in arms:
         of_arm = rows[rows["arm"] == arm]
         shared = sorted(set(seeds_of[arm]) & set(seeds_of[baseline]))
-        interval = seed_interval(of_arm["accuracy"], int(of_arm["n"].min()))
-        row = {
-            "arm": arm,
-            "seeds": interval.n,
-            "accuracy": interval.mean,
-            "accuracy_low": interval.low,
-            "accuracy_high": interval.high,
-        }
+        row = {"arm": arm, **seed_interval(of_arm["accuracy"], int(of_arm["n"].min())).as_dict(), "baseline": baseline}
         if arm != baseline and shared:
-            ours, theirs = correctness(rows, arm, shared), correctness(rows, baseline, shared)
-            whole = paired_crossed(ours, theirs, int(rows["samples"].min()))
-            row |= {"difference": whole.mean, "low": whole.low, "high": whole.high, "p": whole.p}
-            row["p_seeds"] = paired_seeds(ours.mean(1), theirs.mean(1)).p if len(shared) > 1 else np.nan
-            row["h"] = cohens_h(ours.mean(), theirs.mean())
+            theirs, ours = (correctness(rows, name, shared) for name in (baseline, arm))
+            whole = paired_crossed(theirs, ours, int(rows["samples"].min()))
+            row |= {"difference": whole.mean, "difference_low": whole.low, "difference_high": whole.high, "p": whole.p}
+            row["p_seeds"] = paired_seeds(theirs.mean(1), ours.mean(1)).p if len(shared) > 1 else np.nan
+            row["h"] = cohens_h(theirs.mean(), ours.mean())
+            row["note"] = "; ".join(filter(None, [row["note"], whole.note and f"difference: {whole.note}"]))
         found.append(row)
     table = pd.DataFrame(found)
     for name in ("p", "p_seeds"):
         if name in table:
             tested = table[name].notna()
             table.loc[tested, name] = holm(table.loc[tested, name].tolist())
-    return table
+    return table[[*(column for column in table if column != "note"), "note"]]
 
 
 def changes(results: pd.DataFrame, arms: Sequence[str], splits: Sequence[str]) -> pd.DataFrame:
-    """Return how far each arm's last checkpoint lies from the initial policy: arm, split, mean, low, high, seeds.
+    """Return each arm's accuracy at its last checkpoint minus the initial policy's, on each split, with its t interval over seeds.
 
-    Seeds are compared with the initial policy's evaluation of the same seed, and the interval is Student's over seeds.
+    Seeds are compared with the initial policy's evaluation of the same seed.
 
     Raises:
         ValueError: when an arm and the initial policy (rows of step 0) have no seed of a split in common.
@@ -94,14 +89,33 @@ def changes(results: pd.DataFrame, arms: Sequence[str], splits: Sequence[str]) -
             difference = (rows[rows["arm"] == arm].set_index("seed")["accuracy"] - start).dropna()
             if difference.empty:
                 raise ValueError(f"{arm!r} and the initial policy were not evaluated on {split!r} with the same seed")
-            interval = seed_interval(difference)
-            bounds = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-            found.append({"arm": arm, "split": split, **bounds, "seeds": interval.n})
+            found.append({"arm": arm, "baseline": "initial policy", "split": split, **seed_interval(difference).as_dict()})
+    return pd.DataFrame(found)
+
+
+def curves(results: pd.DataFrame, arms: Sequence[str], cost: Cost = "step", split: str = "test") -> pd.DataFrame:
+    """Return each arm's accuracy at each checkpoint with its t interval over seeds, and what it had spent by then.
+
+    One row per arm and checkpoint: arm, split, step, cost (its name), spent (the mean over seeds), the estimate, then problems. Every
+    arm's first row is the initial policy (step 0), where there is one; it has spent nothing.
+
+    Raises:
+        ValueError: when an arm has no row on the split.
+    """
+    rows = results[(results["split"] == split) & (results["error"] == "")]
+    start, found = rows[rows["step"] == 0], []
+    for arm in arms:
+        cells = rows[(rows["arm"] == arm) & (rows["step"] > 0)]
+        if cells.empty:
+            raise ValueError(f"arm {arm!r} was not trained and evaluated on {split!r}")
+        for step, at in pd.concat([start, cells]).groupby("step"):
+            about = {"arm": arm, "split": split, "step": step, "cost": cost, "spent": float(at[cost].mean()) if step else 0.0}
+            found.append(about | seed_interval(at["accuracy"]).as_dict() | {"problems": int(at["n"].max())})
     return pd.DataFrame(found)
 
 
 def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budget: float | None = None) -> pd.DataFrame:
-    """Return each cell's accuracy after spending the same: arm, seed, accuracy, budget.
+    """Return each arm's accuracy after spending the same: arm, split, cost, budget, then the estimate over seeds (t interval).
 
     Between checkpoints the accuracy is interpolated; the initial policy costs nothing (rows of step 0, those of an arm that does not
     train, on the same seed). `budget` None takes what the cheapest trained cell spent in all, so that nothing is extrapolated; a cell
@@ -119,20 +133,22 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
         raise ValueError(f"no arm was trained, or none of them spent any {cost}")
     spent = trained.groupby(["arm", "seed"])[cost].max()
     budget = float(spent.min() if budget is None else budget)
-    found = []
+    found: dict[str, list[float]] = {}
     for (arm, seed), cell in trained.groupby(["arm", "seed"], sort=False):
         if spent[arm, seed] < budget:
             continue
         cell = cell.sort_values("step")
         first = [start[seed]] if seed in start.index else ([start.mean()] if len(start) else [])
         costs = np.array([*[0.0] * len(first), *cell[cost]], dtype=float)
-        accuracy = np.interp(budget, costs, [*first, *cell["accuracy"]], left=np.nan)
-        found.append({"arm": arm, "seed": seed, "accuracy": float(accuracy), "budget": budget})
-    return pd.DataFrame(found)
+        found.setdefault(arm, []).append(float(np.interp(budget, costs, [*first, *cell["accuracy"]], left=np.nan)))
+    about = {"split": split, "cost": cost, "budget": budget}
+    return pd.DataFrame([{"arm": arm, **about, **seed_interval(values).as_dict()} for arm, values in found.items()])
 
 
 def choose(results: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
     """Return, for each arm of a search, whose cells are named "arm | setting", the setting with the best mean accuracy over seeds.
+
+    One row per arm: method, setting, then the setting's accuracy with its t interval over seeds.
 
     Raises:
         ValueError: when arms were given different numbers of settings or of seeds, so that the search would favour one.
@@ -144,6 +160,7 @@ def choose(results: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
     budgets = tried["arm"].str.split(" | ", n=1, regex=False).str[0].value_counts()
     if budgets.nunique() > 1:
         raise ValueError(f"the arms were not searched with the same budget: {budgets.to_dict()} cells")
-    means = rows.groupby(["method", "setting"], sort=False)["accuracy"].agg(["mean", "count"]).reset_index()
-    means = means[means["count"] == means["count"].max()]  # a setting that failed with a seed is no choice
+    cells = rows.groupby(["method", "setting"], sort=False)["accuracy"]
+    means = pd.DataFrame([{"method": m, "setting": s, **seed_interval(values).as_dict()} for (m, s), values in cells])
+    means = means[means["n"] == means["n"].max()]  # a setting that failed with a seed is no choice
     return means.loc[means.groupby("method", sort=False)["mean"].idxmax()].reset_index(drop=True)

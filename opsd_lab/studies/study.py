@@ -29,7 +29,7 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
 from opsd_lab.studies.cells import cell_settings, check_cell, write_cell
-from opsd_lab.training.ledger import Ledger, peak_memory_gb
+from opsd_lab.training.ledger import Ledger, peak_memory_gib
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
@@ -49,7 +49,7 @@ COLUMNS: dict[str, str] = {
     "tokens_trained": "int64",
     "flops": "float64",
     "seconds": "float64",
-    "peak_memory_gb": "float64",
+    "peak_memory_gib": "float64",
     "error": "string",
 }
 
@@ -247,7 +247,7 @@ def _scores(found: Evaluation, by: By) -> dict:
 
 def _costs(ledger: Ledger) -> dict:
     names = ("tokens_generated", "tokens_scored", "tokens_trained", "flops", "seconds")
-    return {name: getattr(ledger, name) for name in names} | {"peak_memory_gb": peak_memory_gb()}
+    return {name: getattr(ledger, name) for name in names} | {"peak_memory_gib": peak_memory_gib()}
 
 
 def _frame(rows: list[dict], arm: str, seed: int) -> pd.DataFrame:

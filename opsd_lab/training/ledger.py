@@ -60,7 +60,7 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - start
 
 
-def peak_memory_gb() -> float:
-    """Return the most memory that this process has held so far, in GB (10**9 bytes)."""
+def peak_memory_gib() -> float:
+    """Return the most memory that this process has held so far (GiB)."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -14,7 +14,8 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from opsd_lab.evaluation.statistics import mean_interval, paired_interval
+from opsd_lab.evaluation.paired import paired_interval
+from opsd_lab.evaluation.statistics import mean_interval
 from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.walkthrough import Settings, build_trainer, evaluate_greedily, reference_view
 from opsd_lab.policies import embedded
@@ -66,7 +67,7 @@ def main(out: Path = RESULTS / "three_samplers.json", seeds: tuple[int, ...] = (
         for name in NAMES:
             found = results[f"{name} {seed}"]
             rate = found["ledger"]["tokens_generated"] / found["ledger"]["seconds_generate"]
-            difference = paired_interval(correct[name], correct["hf"], correct[name].size)
+            difference = paired_interval(correct["hf"], correct[name], correct[name].size)
             print(
                 f"{name} seed {seed}: {mean_interval(correct[name], correct[name].size)}, minus hf {difference}, "
                 f"mismatch {found['mismatch_mean']:.1e} mean {found['mismatch_max']:.1e} max, {rate:.0f} tokens/s"

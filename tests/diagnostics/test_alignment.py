@@ -17,25 +17,25 @@ def test_alignment_is_the_mean_over_problems_of_correct_minus_incorrect_rollouts
     )
     result = correctness_alignment(table)
     assert result["facet"].tolist() == ["all", "first 25 %", "middle 50 %", "last 25 %"]
-    whole = row(result, "all")
+    whole = row(result, "correct - incorrect", "all")
     assert whole["mean"] == pytest.approx(((1.5 + 1) + 1) / 2)
-    assert (whole["n_problems"], whole["n_rollouts"], whole["n_tokens"]) == (2, 5, 24)
-    assert row(result, "first 25 %")["mean"] == pytest.approx(((0.5 + 2) + 1) / 2)
-    assert row(result, "middle 50 %")["mean"] == pytest.approx(((1.25 + 0.5) + 1) / 2)
-    assert row(result, "last 25 %")["mean"] == pytest.approx(((3 + 1) + 1) / 2)
+    assert (whole["n"], whole["n_rollouts"], whole["n_tokens"]) == (2, 5, 24)
+    assert row(result, "correct - incorrect", "first 25 %")["mean"] == pytest.approx(((0.5 + 2) + 1) / 2)
+    assert row(result, "correct - incorrect", "middle 50 %")["mean"] == pytest.approx(((1.25 + 0.5) + 1) / 2)
+    assert row(result, "correct - incorrect", "last 25 %")["mean"] == pytest.approx(((3 + 1) + 1) / 2)
 
 
 def test_a_rollout_too_short_for_a_quarter_counts_in_the_others():
     table = build({"gap": [1.0, 3], "outcome": "correct"}, {"gap": [0.0] * 4, "outcome": "incorrect"})
     result = correctness_alignment(table)  # 2 tokens lie in quarters 0 and 2
-    assert [row(result, facet)["mean"] for facet in ("all", "first 25 %", "middle 50 %")] == [2, 1, 3]
-    last = row(result, "last 25 %")
-    assert np.isnan(last["mean"]) and last["n_problems"] == last["n_tokens"] == 0
+    assert [row(result, "correct - incorrect", facet)["mean"] for facet in ("all", "first 25 %", "middle 50 %")] == [2, 1, 3]
+    last = row(result, "correct - incorrect", "last 25 %")
+    assert np.isnan(last["mean"]) and last["n"] == last["n_tokens"] == 0
 
 
 def test_without_a_problem_that_has_both_outcomes_there_is_no_alignment():
     result = correctness_alignment(build({"gap": [1.0, 3], "outcome": "correct"}))
-    assert len(result) == 4 and result["mean"].isna().all() and (result["n_problems"] == 0).all()
+    assert len(result) == 4 and result["mean"].isna().all() and (result["n"] == 0).all()
 
 
 def test_outcomes_are_set_by_rollout_and_a_missing_answer_is_incorrect():
@@ -84,7 +84,7 @@ STEPS = build(
 
 def test_the_step_gap_averages_tokens_and_steps():
     result = step_gap(STEPS)
-    assert result[["unit", "label"]].to_numpy().tolist() == [
+    assert result[["per", "label"]].to_numpy().tolist() == [
         *[["token", label] for label in ("correct", "incorrect", "unverifiable", "none", "incorrect - correct")],
         *[["step", label] for label in ("correct", "incorrect", "unverifiable", "incorrect - correct")],
     ]
@@ -94,7 +94,7 @@ def test_the_step_gap_averages_tokens_and_steps():
     assert row(result, "step", "incorrect")["mean"] == pytest.approx((-1.5 - 4) / 2)
     assert row(result, "step", "incorrect - correct")["mean"] == pytest.approx(-2.75 - 13 / 3)
     assert row(result, "token", "none")["mean"] == 0.5
-    counts = ["n_problems", "n_rollouts", "n_steps", "n_tokens"]
+    counts = ["n", "n_rollouts", "n_steps", "n_tokens"]
     assert row(result, "step", "correct")[counts].tolist() == row(result, "token", "correct")[counts].tolist() == [2, 2, 3, 5]
     assert row(result, "token", "none")[counts].tolist() == [1, 1, 0, 1]
     empty = row(result, "token", "unverifiable")
@@ -113,7 +113,7 @@ def test_the_step_gap_by_error_phase_compares_with_the_tokens_before():
 
 def test_labels_and_phases_can_be_crossed():
     result = step_gap(STEPS, by=("label", "error_phase"))
-    assert list(result.columns[:3]) == ["unit", "label", "error_phase"] and len(result) == 5 * 3 + 4 * 3
+    assert list(result.columns[:3]) == ["per", "label", "error_phase"] and len(result) == 5 * 3 + 4 * 3
     assert row(result, "token", "correct", "before")["mean"] == pytest.approx(2.5)
     assert row(result, "token", "correct", "after")["mean"] == 7
     assert np.isnan(row(result, "token", "incorrect - correct", "after")["mean"])
@@ -169,11 +169,11 @@ def test_result_digits_tell_wrong_results_valid_ones_and_the_answer_apart():
         {**equations("", [99] * 7), "problem_id": "p2"},
     )
     result = result_digits(table)
-    assert result["group"].tolist() == ["wrong", "valid, not the answer", "the answer", "wrong - valid, not the answer"]
+    assert result["group"].tolist() == ["valid, not the answer", "wrong", "the answer", "wrong - valid, not the answer"]
     assert row(result, "wrong")["mean"] == -25 and row(result, "wrong")["n_tokens"] == 4 and row(result, "wrong")["n_steps"] == 2
     valid = row(result, "valid, not the answer")
     assert valid["mean"] == pytest.approx(-np.mean([1, 2, 3, 4, 5, 6, 7, 8]))
-    assert (valid["n_problems"], valid["n_rollouts"], valid["n_steps"], valid["n_tokens"]) == (2, 2, 5, 8)
+    assert (valid["n"], valid["n_rollouts"], valid["n_steps"], valid["n_tokens"]) == (2, 2, 5, 8)
     assert row(result, "the answer")["mean"] == 0.5 and row(result, "the answer")["n_steps"] == 1
     assert row(result, "wrong - valid, not the answer")["mean"] == pytest.approx(-25 + 4.5)
 
@@ -211,6 +211,11 @@ def test_sign_noise_counts_answer_tokens_whose_sign_contradicts_the_outcome():
         (["\\boxed{", "5", "}", " so", " \\boxed{", "5", "}"], [5]),
         (["1", ",", "234", ".", "5", " apples"], [0, 2, 4]),
         (["\\boxed{ }", "8"], [1]),
+        (["<think>", " so", " \\boxed{", "3", "}", "</think>", " it", " is", " 4"], [8]),  # what is thought is not the answer
+        (["I", " think", " 7", "</think>", " well"], [2]),  # unless nothing stands behind it
+        (["\\boxed{", "1", "}", " or", " \\boxed{", "2", "}"], [1, 5]),
+        (["<answer>", "12", "</answer>", " after", " 9", " steps"], [1]),
+        (["about", " $", "3", "\\frac{", "1", "}{", "2", "}$", " miles"], [2, 4, 6]),
     ],
 )
 def test_the_answer_tokens_are_those_that_grading_reads(tokens, answer):

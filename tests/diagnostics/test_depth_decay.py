@@ -47,7 +47,7 @@ def test_both_sides_continue_the_kept_tokens_behind_their_own_prompts():
     assert [row(result, depth, "student")["mean"] for depth in (0, 0.25, 0.5, 0.75)] == [0.5, 0.5, 0.5, 0]  # p1's answer is another
     assert [row(result, depth, "teacher")["mean"] for depth in (0, 0.25, 0.5, 0.75)] == [0.5] * 4
     last = row(result, 0.75, "teacher - student")
-    assert (last["mean"], last["n_problems"], last["n_rollouts"]) == (0.5, 2, 2) and last["low"] < 0 < 0.5 < last["high"]
+    assert (last["mean"], last["n"], last["n_rollouts"]) == (0.5, 2, 2) and last["low"] < 0 < 0.5 < last["high"]
     first = row(result, 0, "teacher - student")
     assert first["mean"] == 0 and first["low"] < 0 < first["high"]  # that two problems agree does not make the sides equal
 

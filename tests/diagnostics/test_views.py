@@ -16,7 +16,7 @@ def test_by_view_puts_each_views_result_below_the_other():
     table = simulated(0)
     tables = {"reference": table, "hints": shifted(table, 1.0)}
     result = by_view(step_gap, tables, column="divergence")
-    assert list(result.columns[:3]) == ["view", "unit", "label"] and result["view"].tolist() == ["reference"] * 9 + ["hints"] * 9
+    assert list(result.columns[:3]) == ["view", "per", "label"] and result["view"].tolist() == ["reference"] * 9 + ["hints"] * 9
     alone = step_gap(tables["hints"], "divergence")
     pd.testing.assert_frame_equal(result[result["view"] == "hints"].drop(columns="view").reset_index(drop=True), alone)
 
@@ -27,17 +27,17 @@ def test_a_constant_difference_between_views_has_an_interval_of_no_width():
     assert result["label"].tolist() == ["all", "correct", "incorrect", "unverifiable", "none", "incorrect - correct"]
     assert result["view"].unique().tolist() == ["reference"]
     for label, difference in {"all": 0.5, "correct": 0.5, "incorrect": 0.5, "incorrect - correct": 0}.items():
-        assert row(result, "reference", label)[["mean", "low", "high"]].tolist() == pytest.approx([difference] * 3, abs=1e-12)
+        assert row(result, "reference", "none", label)[["mean", "low", "high"]].tolist() == pytest.approx([difference] * 3, abs=1e-12)
 
 
 def test_the_difference_on_a_label_is_that_of_the_means_on_it():
     table = simulated(1)
     other = shifted(table, np.random.default_rng(0).normal(size=len(table)))
     result = compare_views({"a": other, "b": table}, "b")
-    means = [step_gap(t).set_index(["unit", "label"]).loc["token"] for t in (other, table)]
+    means = [step_gap(t).set_index(["per", "label"]).loc["token"] for t in (other, table)]
     difference = means[0]["mean"] - means[1]["mean"]
     for label in ("correct", "incorrect", "incorrect - correct"):
-        found = row(result, "a", label)
+        found = row(result, "a", "b", label)
         assert found["mean"] == pytest.approx(difference[label])
         assert found["high"] - found["low"] < means[1].loc[label, "high"] - means[1].loc[label, "low"], "pairing removes the problems"
 
@@ -79,13 +79,13 @@ def test_views_that_cannot_be_compared_are_refused():
 def test_a_teacher_contrast_has_the_difference_of_the_gaps_and_makes_any_diagnostic_paired():
     table = simulated(1)
     other = shifted(table, np.random.default_rng(0).normal(size=len(table)))
-    both = teacher_contrast(other, table)
+    both = teacher_contrast(table, other)
     np.testing.assert_allclose(both.frame["gap"], other.frame["gap"] - table.frame["gap"], atol=1e-12)
     paired = compare_views({"a": other, "b": table}, "b")
     steps = step_gap(both)
     for label in ("correct", "incorrect", "incorrect - correct"):
-        assert row(steps, "token", label)["mean"] == pytest.approx(row(paired, "a", label)["mean"])
-        assert row(steps, "token", label)["low"] == pytest.approx(row(paired, "a", label)["low"])
+        assert row(steps, "token", label)["mean"] == pytest.approx(row(paired, "a", "b", label)["mean"])
+        assert row(steps, "token", label)["low"] == pytest.approx(row(paired, "a", "b", label)["low"])
 
 
 def test_a_teacher_contrast_needs_the_same_tokens_in_the_same_order():

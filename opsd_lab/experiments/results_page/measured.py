@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from opsd_lab.evaluation.statistics import Interval, mean_interval, paired_interval
+from opsd_lab.evaluation.estimate import Estimate
+from opsd_lab.evaluation.paired import paired_interval
+from opsd_lab.evaluation.statistics import mean_interval
 from opsd_lab.experiments.results_page.text import Fields, check, estimate, markdown, read_json
 from opsd_lab.figures.words import number
 
@@ -24,7 +26,7 @@ def samplers() -> Fields:
     correct = {name: np.array([int(c) for c in run["correct"]]) for name, run in runs.items()}
     lines = []
     for name, run in runs.items():
-        minus = paired_interval(correct[name], correct["hf"], correct["hf"].size)
+        minus = paired_interval(correct["hf"], correct[name], correct["hf"].size)
         check("vLLM's accuracy is that of transformers", minus.low <= 0 <= minus.high)
         shown = [_shown(mean_interval(correct[name], correct[name].size)), _shown(minus) if name != "hf" else ""]
         lines.append([SAMPLERS[name], *shown, f"{run['mismatch_mean']:.0e}", f"{run['mismatch_max']:.0e}"])
@@ -32,7 +34,7 @@ def samplers() -> Fields:
     return {"samplers": markdown(columns, lines), "samplers_seed": seed, "samplers_machine": _machine(runs["hf"]["machine"])}
 
 
-def _shown(interval: Interval) -> str:
+def _shown(interval: Estimate) -> str:
     return estimate(interval.mean, interval.low, interval.high)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from opsd_lab.evaluation.comparisons import seed_interval
 from opsd_lab.experiments.results_page.notebook import rows
 from opsd_lab.experiments.results_page.text import (
     CONTROL,
@@ -30,12 +29,12 @@ USELESS = ("SFT on references", CONTROL)  # they come to nothing at any learning
 def baselines() -> Fields:
     """Return the fields of the study that compares OPSD with simpler methods."""
     results, search = read_table("sandbox_baselines"), read_table("sandbox_search")
-    last, table = final_rows(results), arm_table(results, "OPSD").set_index("arm").sort_values("accuracy", ascending=False)
+    last, table = final_rows(results), arm_table(results, "OPSD").set_index("arm").sort_values("mean", ascending=False)
     matched, budget = _matched(results)
     flops = last.groupby("arm")["flops"].mean()
     check("SFT in own words is not behind OPSD after as many steps", table.loc[SFT, "p"] > 0.05)
     check("SFT in own words is ahead of OPSD for as many operations", matched[SFT].low > matched["OPSD"].high)
-    check("SFT on references and the control come to nothing", (table.loc[list(USELESS), "accuracy"] < 0.01).all())
+    check("SFT on references and the control come to nothing", (table.loc[list(USELESS), "mean"] < 0.01).all())
     lines = [[arm, *row, operations(flops[arm])] for arm, row in _with_changes(results, table).items()]
     at_cost = sorted(matched.items(), key=lambda item: -item[1].mean)
     return {
@@ -63,8 +62,8 @@ def ablations() -> Fields:
     shared = beside[beside["arm"].isin(["base", "OPSD"]) & beside["seed"].isin(changed["seed"])]
     results = pd.concat([shared, changed])
     table = arm_table(results, "OPSD").set_index("arm")
-    check("a teacher that is the student itself collapses", table.loc["teacher: live", "accuracy"] < table.loc["base", "accuracy"])
-    check("correct rollouts alone teach nothing", table.loc["gate: correct rollouts", "accuracy"] < 0.01)
+    check("a teacher that is the student itself collapses", table.loc["teacher: live", "mean"] < table.loc["base", "mean"])
+    check("correct rollouts alone teach nothing", table.loc["gate: correct rollouts", "mean"] < 0.01)
     lines = [[arm, *row] for arm, row in _with_changes(results, table).items()]
     return {
         "ablations_command": study_command("sandbox-ablations", "sandbox_ablations", changed),
@@ -86,7 +85,7 @@ def contradicting(notebook: Path) -> Fields:
 def _matched(results: pd.DataFrame) -> tuple[dict, float]:
     """Return each useful arm's accuracy, over seeds, at the operations that the cheapest of them spends in all; and these."""
     found = at_matched_cost(results[~results["arm"].isin(USELESS)], "flops")
-    return {arm: seed_interval(cells) for arm, cells in found.groupby("arm")["accuracy"]}, found["budget"].iloc[0]
+    return {row.arm: row for row in found.itertuples()}, found["budget"].iloc[0]
 
 
 def _with_changes(results: pd.DataFrame, table: pd.DataFrame) -> dict[str, list[str]]:

@@ -77,7 +77,7 @@ def champ() -> Fields:
     return {
         "champ_model": steps["model"].iloc[0],
         "champ_solutions": int(gap["n_solutions"]),
-        "champ_problems": int(gap["n_problems"]),
+        "champ_problems": int(gap["n"]),
         "chance": number(gap["chance"], 2),
         "champ": markdown(["signal", "AUROC"], lines),
     }

@@ -35,7 +35,7 @@ def estimate(mean: float, low: float, high: float) -> str:
 
 def accuracy(row: pd.Series) -> str:
     """Return the accuracy in a row of `arm_table`."""
-    return estimate(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
+    return estimate(row["mean"], row["low"], row["high"])
 
 
 def operations(value: float) -> str:
