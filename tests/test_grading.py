@@ -203,7 +203,7 @@ def test_the_worker_runs_under_the_memory_limit(grader):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a limit on the address space")
 def test_an_allocation_beyond_the_limit_fails_in_the_worker():
     script = "from limited_process import limit_memory; limit_memory(2**28); bytearray(2**30)"
-    run = subprocess.run([sys.executable, "-c", script], cwd=WORKER.parents[1], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", script], cwd=WORKER.parents[1] / "basics", capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.rstrip().endswith("MemoryError")
 
