@@ -57,20 +57,26 @@ def test_what_is_no_reward_names_the_function_the_problem_and_the_remedy(found, 
         judged(by_length(found), ROLLOUTS, TWO)
 
 
-def test_a_gate_chooses_and_without_one_all_are_chosen():
+def test_a_gate_chooses_or_weighs_and_without_one_all_are_chosen():
     assert let_through(None, [0.0, 1.0], [3, 3]) == [True, True]
     assert let_through(lambda rewards, groups: rewards > 0, [0.0, 1.0], [3, 3]) == [False, True]
+    assert let_through(lambda rewards, groups: rewards * 0.5, [0.0, 1.0], [3, 3]) == [0.0, 0.5]
 
 
 @pytest.mark.parametrize(
     ("found", "error", "words"),
     [
-        ([True, False], TypeError, "returned a list; return an array of Booleans, one for each rollout, such as `rewards > 0`"),
+        (
+            [True, False],
+            TypeError,
+            "returned a list; return an array of Booleans, or of floats to weigh by, one for each rollout, such as `rewards > 0`",
+        ),
         (None, TypeError, "returned a NoneType"),
-        (np.array([1.0, 0.0]), TypeError, "returned an array of float64"),
+        (np.array([1.0, -0.5]), ValueError, r"returned -0.5 for rollout 1, of problem 'b'; a weight is a number of at least 0"),
+        (np.array([float("nan"), 1.0]), ValueError, "returned nan for rollout 0"),
         (np.array([0, 1]), TypeError, "returned an array of int64"),
-        (np.array([True]), ValueError, r"returned Booleans of shape \(1,\) for 2 rollouts"),
-        (np.array([[True, False]]), ValueError, r"returned Booleans of shape \(1, 2\)"),
+        (np.array([True]), ValueError, r"returned an array \(1,\) for 2 rollouts"),
+        (np.array([[True, False]]), ValueError, r"returned an array \(1, 2\)"),
     ],
     ids=str,
 )
@@ -79,4 +85,4 @@ def test_what_is_no_choice_names_the_gate_and_the_remedy(found, error, words):
         return found
 
     with pytest.raises(error, match=f"the gate solved {words}"):
-        let_through(solved, [0.0, 1.0], [3, 3])
+        let_through(solved, [0.0, 1.0], ["a", "b"])

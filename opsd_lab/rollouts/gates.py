@@ -10,7 +10,7 @@ from opsd_lab.rollouts.base import Rollout
 Rewards = Callable[[Sequence[Rollout], Sequence[Problem]], list[float]]
 """From rollouts and their problems to a reward each."""
 Gate = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From rewards [R] and the names of their problems [R] to what each rollout weighs [R]: Booleans, or numbers of at least 0."""
+"""From rewards [R] and the names of their problems [R] to what each rollout weighs [R]: Booleans, or floats of at least 0."""
 
 
 def correct_only(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -54,10 +54,10 @@ def let_through(gate: Gate | None, rewards: Sequence[float] | None, owners: Sequ
     if gate is None:
         return [1.0] * len(owners)
     name, found = f"the gate {name_of(gate)}", gate(np.array(rewards), np.array(owners))
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "bfiu":
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "bf":  # whole numbers would be indices, mostly
         kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else _kind(found)
         raise TypeError(
-            f"{name} returned {kind}; return an array of Booleans or weights, one for each rollout, such as `rewards > 0`"
+            f"{name} returned {kind}; return an array of Booleans, or of floats to weigh by, one for each rollout, such as `rewards > 0`"
         )
     if found.shape != (len(owners),):
         raise ValueError(
