@@ -57,7 +57,8 @@ def let_through(gate: Gate | None, rewards: Sequence[float] | None, owners: Sequ
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "bf":  # whole numbers would be indices, mostly
         kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else _kind(found)
         raise TypeError(
-            f"{name} returned {kind}; return an array of Booleans, or of floats to weigh by, one for each rollout, such as `rewards > 0`"
+            f"{name} returned {kind}; return an array of Booleans, or of floats to weigh by, one for each rollout, such as "
+            "`rewards > 0`"
         )
     if found.shape != (len(owners),):
         raise ValueError(
