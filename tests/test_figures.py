@@ -109,7 +109,7 @@ def test_live_training_leaves_one_static_figure_of_all_steps_in_a_notebook_run_w
         "for step in range(4):\n    live.update({'step': step, 'loss': 1.0 / (step + 1)})"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    NotebookClient(notebook, kernel_name="python3", timeout=50).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=300).execute()
     (output,) = notebook.cells[0].outputs
     figure = output.data["application/vnd.plotly.v1+json"]
     assert figure["data"][0]["x"] == [0, 1, 2, 3]

@@ -11,10 +11,11 @@ import tyro
 from torch import Tensor, nn
 
 from opsd_lab.divergences import forward_kl
-from opsd_lab.objectives import OPSD
+from opsd_lab.objectives import OPSD, Tokens
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import multiplies_bfloat16
 from opsd_lab.scoring.forward import CompletionStates
+from opsd_lab.scoring.pipeline import token_losses
 from tests.benchmarks.measure import alternate, extra_memory, machine, medians, ratio
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,8 +45,8 @@ class Case:
 def ours(case: Case) -> Tensor:
     """Return the gradient; log-probabilities, entropies and ranks of both sides are computed as well, as in training."""
     head = LogitHead(case.head)
-    states = CompletionStates(case.student, head), CompletionStates(case.teacher, head)
-    OPSD()(*states, case.token_ids).loss.mean().backward()
+    student, teacher = CompletionStates(case.student, head), CompletionStates(case.teacher, head)
+    token_losses(OPSD(), student, {"teacher": teacher}, Tokens(case.token_ids)).loss.mean().backward()
     return _taken(case)
 
 
