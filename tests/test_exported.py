@@ -7,10 +7,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from opsd_lab.policies import embedded
 from opsd_lab.policies.adapters import has_adapter
-from opsd_lab.policies.policy import Policy
+from opsd_lab.policies.policy import Policy, load_policy
 from opsd_lab.rollouts.exported import WeightFolders, base_weights, lora_rank
 from tests.adapters import ADAPTERS, MORE_ADAPTERS, lora
+from tests.conftest import tiny_policy
 from tests.test_adapter_agreement import base, few
 
 ALL = ADAPTERS | MORE_ADAPTERS
@@ -90,6 +92,13 @@ def test_an_adapter_on_disk_computes_as_the_policy_or_is_refused_with_the_reason
 def test_the_engine_loads_the_model_that_a_loras_policy_was_loaded_from():
     policy = ADAPTERS["lora from disk"](base())
     assert has_adapter(policy.model) and base_weights(policy) == policy.causal_lm.name_or_path == policy.name
+
+
+def test_an_engine_is_not_sent_to_load_a_model_by_the_label_of_its_policy():
+    loaded = load_policy()
+    assert base_weights(Policy("a label", loaded.model, loaded.tokenizer)) == str(embedded.fetch())
+    with pytest.raises(ValueError, match=r"loaded from nowhere.*save_pretrained"):
+        base_weights(tiny_policy())
 
 
 def test_half_precision_is_not_folded_since_it_would_round(folders):

@@ -17,16 +17,15 @@ from opsd_lab import (
     Trainer,
     TrainingParams,
     forward_kl,
-    load_table,
     no_privilege,
     render,
-    save_table,
 )
 from opsd_lab.basics.schedules import at_step
 from opsd_lab.objectives import Tokens
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.scoring.forward import CompletionStates
 from opsd_lab.scoring.pipeline import token_losses
+from opsd_lab.tokens.files import load_table, save_table
 from opsd_lab.tokens.table import COLUMNS
 from tests.conftest import tiny_policy
 from tests.newcomer.pmi_residual import PMIResidual

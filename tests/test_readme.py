@@ -1,4 +1,5 @@
 import ast
+import importlib
 import json
 import re
 import tomllib
@@ -66,9 +67,18 @@ def test_readmes_code_runs():
     assert names["record"].step == 1 and "gap" in names["record"].metrics
 
 
-def test_every_name_among_readmes_pieces_is_one_that_opsd_lab_hands_out():
-    names = re.findall(r"`(\w+)`", section(README, "## The pieces"))
-    assert len(names) > 20 and [name for name in names if not hasattr(opsd_lab, name)] == []
+def test_every_name_among_readmes_pieces_is_in_the_folder_that_stands_beside_it():
+    rows = [row.split("|")[1:-1] for row in section(README, "## The pieces").splitlines() if row.startswith("|")][2:]
+    assert len(rows) > 10
+    for _, _, choices, folder in rows:
+        found = importlib.import_module(f"opsd_lab.{folder.strip(' `')}")
+        names = re.findall(r"`(\w+)`", choices)
+        assert names and [name for name in names if not hasattr(found, name)] == []
+
+
+def test_the_names_of_a_first_notebook_are_some_fifty():
+    assert len(opsd_lab.__all__) < 60
+    assert [name for name in opsd_lab.__all__ if not hasattr(opsd_lab, name)] == []
 
 
 def test_readme_repeats_versions_and_commands_as_they_are():

@@ -15,9 +15,10 @@ def table(arm, seed, step, correct, samples=2, split="test", **costs):
     correct = list(correct)
     row = dict.fromkeys(("tokens_generated", "tokens_scored", "tokens_trained", "flops", "seconds"), 0) | costs
     accuracy = sum(correct) / len(correct) / samples
-    text = " ".join(map(str, correct))
-    keys = {"arm": arm, "seed": seed, "step": step, "split": split, "accuracy": accuracy, "n": len(correct), "samples": samples}
-    return {**keys, "correct": text, "truncated": 0.0, "length": 1.0, **row, "peak_memory_gib": 1.0, "error": ""}
+    method, _, rate = arm.partition(" at ")
+    about = {"arm": arm, "method": method, "learning_rate": float(rate or 1)}
+    keys = {**about, "seed": seed, "step": step, "split": split, "accuracy": accuracy, "n": len(correct), "samples": samples}
+    return {**keys, "correct": correct, "truncated": 0.0, "length": 1.0, **row, "peak_memory_gib": 1.0, "error": ""}
 
 
 def results(*rows):
@@ -164,13 +165,13 @@ def test_one_seed_is_drawn_without_an_interval(studied):
 
 def test_a_search_chooses_by_mean_accuracy_and_refuses_unequal_budgets():
     rows = [
-        table(f"{arm} | {rate}", s, 5, [value] * 10, split="validation")
+        table(f"{arm} at {rate}", s, 5, [value] * 10, split="validation")
         for arm, rate, value in (("A", "1", 1), ("A", "2", 2), ("B", "1", 2), ("B", "2", 0))
         for s in (0, 1)
     ]
-    assert choose(results(*rows)).set_index("method")["setting"].to_dict() == {"A": "2", "B": "1"}
+    assert choose(results(*rows)).set_index("method")["learning_rate"].to_dict() == {"A": 2, "B": 1}
     with pytest.raises(ValueError, match="same budget"):
-        choose(results(*rows, table("A | 3", 0, 5, [1] * 10, split="validation")))
+        choose(results(*rows, table("A at 3", 0, 5, [1] * 10, split="validation")))
 
 
 def test_every_table_of_a_study_has_the_columns_of_estimates(studied):
@@ -179,7 +180,7 @@ def test_every_table_of_a_study_has_the_columns_of_estimates(studied):
         "changes": changes(studied, ["OPSD"], ["test", "easy"]),
         "curves": curves(studied, ["OPSD", HOSTILE], "flops"),
         "at_matched_cost": at_matched_cost(studied, "flops"),
-        "choose": choose(studied[studied["split"] == "test"].assign(arm=studied["arm"] + " | 1"), "test"),
+        "choose": choose(studied[studied["split"] == "test"], "test"),
     }
     for name, table in tables.items():
         at = list(table).index("mean")

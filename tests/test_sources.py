@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from opsd_lab.basics.schedules import Linear
 from opsd_lab.contexts import ContextBuilder, reference_solution
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.policies.policy import add_lora
-from opsd_lab.policies.teachers import OtherTeacher, refreshed_teacher
+from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, refreshed_teacher
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
 from opsd_lab.rollouts.given_texts import Texts
@@ -178,9 +179,22 @@ def test_a_refreshed_teacher_is_the_student_of_the_last_refresh():
         copies.append({name: p.detach().clone() for name, p in policy.trainable().items()})
     name = next(name for name in copies[0] if "lora_B" in name)
     held = teacher.state()[name]
-    assert torch.equal(held, copies[3][name]) and int(teacher.state()["refreshed/age"]) == 4
+    assert torch.equal(held, copies[3][name]) and int(teacher.state()["teacher/steps"]) == 4
     run(trainer)
     assert torch.equal(teacher.state()[name], copies[3][name]) and not torch.equal(policy.trainable()[name], copies[3][name])
+
+
+def test_an_averages_decay_may_follow_a_schedule_of_the_steps():
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    teacher = ema_teacher(policy, Linear(0.2, 0.8, steps=3))
+    name = next(name for name in policy.trainable() if "lora_B" in name)
+    expected = policy.trainable()[name].detach().double().clone()
+    for step, _ in enumerate(build(policy, teacher=teacher).train(4, progress=False), 1):
+        decay = min(0.2 + 0.2 * step, 0.8)
+        expected = decay * expected + (1 - decay) * policy.trainable()[name].detach().double()
+    torch.testing.assert_close(teacher.state()[name].double(), expected, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match=r"decay is 1.1 at step 1"):
+        ema_teacher(policy, Linear(1.1, 0.5, steps=9, after=1))
 
 
 def test_pieces_that_do_not_go_together_are_refused():

@@ -14,7 +14,7 @@ from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader, UnreadableAnswersError
-from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD
+from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD, of_the_step
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
@@ -410,16 +410,23 @@ def test_the_gradient_does_not_depend_on_accelerates_environment(monkeypatch, se
 
 TWO_PROCESSES = """
 import sys, torch
-from tests.test_trainer import build, gated, run, weights
+from tests.test_trainer import build, gated, run, uncertain, weights
 trainer = build()
 mine = trainer.processes.is_main_process
+if sys.argv[2] == "weighed":
+    trainer.weights = uncertain
 if sys.argv[2] == "gated":
     gated(trainer, lambda rewards, owners: owners == owners if mine else owners != owners)
 records = run(trainer, 2)
 torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.processes.num_processes,
-            "tokens": records[-1].ledger.tokens_trained, "dropped": records[-1].metrics["dropped"],
+            "tokens": records[-1].ledger.tokens_trained, "metrics": [r.metrics for r in records],
             "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{trainer.processes.process_index}")
 """
+
+
+@of_the_step
+def uncertain(columns):
+    return (columns["student_entropy"] >= columns["student_entropy"].quantile(0.6)).float()
 
 
 def gated(trainer: Trainer, gate) -> Trainer:
@@ -438,17 +445,24 @@ def in_two_processes(folder, kind: str) -> list[dict]:
     return [torch.load(folder / name, weights_only=True) for name in ("0", "1")]
 
 
-def test_two_processes_take_the_step_of_one(tmp_path):
-    two, _ = in_two_processes(tmp_path, "plain")
+@pytest.mark.parametrize("kind", ["plain", "weighed"])
+def test_two_processes_take_the_step_of_one(tmp_path, kind):
+    two, other = in_two_processes(tmp_path, kind)
     one = build()
+    one.weights = uncertain if kind == "weighed" else None
     records = run(one, 2)
+    for found, record in zip(two["metrics"], records, strict=True):
+        known = {name: value for name, value in record.metrics.items() if name != "padding"}  # other rows are padded together
+        assert {name: found[name] for name in known} == pytest.approx(known, abs=1e-5, nan_ok=True)
+    assert repr(two["metrics"]) == repr(other["metrics"])  # what a controller sees is the same everywhere
     assert two["n"] == 2 and two["tokens"] == records[-1].ledger.tokens_trained
     assert two["loss"] == pytest.approx([r.loss for r in records], abs=1e-5)
 
 
 def test_a_process_whose_rollouts_were_all_dropped_takes_the_others_step(tmp_path):
     kept, dropped = in_two_processes(tmp_path, "gated")
-    assert kept["rows"] and not dropped["rows"] and dropped["dropped"] == PARAMS.batch_size / 2
+    assert kept["rows"] and not dropped["rows"]
+    assert kept["metrics"][-1]["dropped"] == dropped["metrics"][-1]["dropped"] == PARAMS.batch_size / 2
     assert kept["loss"] == dropped["loss"] and same(kept["weights"], dropped["weights"])
     one = gated(build(), lambda rewards, owners: np.arange(len(owners)) % 2 == 0)
     assert kept["loss"] == pytest.approx([r.loss for r in run(one, 2)], abs=1e-5)

@@ -151,13 +151,15 @@ def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: f
     }
 
 
-def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[str, Recipe]:
-    return {
-        f"{name} | {rate:g}": replace(recipe, training={**recipe.training, "learning_rate": rate})
-        for name, recipe in arms.items()
-        if recipe is not None
-        for rate in rates
-    }
+def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[str, dict]:
+    """Return the fields of a study that has every trained arm at every rate."""
+    tried, methods = {}, {}
+    for method, recipe in arms.items():
+        for rate in rates if recipe else ():
+            arm = f"{method}, learning rate {rate:g}"
+            tried[arm] = replace(recipe, training={**recipe.training, "learning_rate": rate})
+            methods[arm] = method
+    return {"arms": tried, "methods": methods}
 
 
 def sandbox_study(
@@ -199,9 +201,9 @@ def sandbox_search() -> Study:
         sandbox_study(),
         name="sandbox search",
         splits={"validation": worksheets("sheet", "validation", 256)},
-        arms=_every_rate(baselines(), CANDIDATES),
         checkpoints=(100,),
         during=("validation",),
+        **_every_rate(baselines(), CANDIDATES),
     )
 
 
@@ -226,7 +228,7 @@ def smollm2_arms() -> dict[str, Recipe | None]:
         "base": None,
         "OPSD": Recipe(OPSD(forward_kl), REFERENCE),
         "SFT": Recipe(SFT(), source=texts_of(continued_reference), sampling={"max_new_tokens": 48}),
-        "GRPO": Recipe(GRPO(), n=4),
+        "GRPO": Recipe(GRPO(), n=4, sampling={"temperature": 1.0}),  # it needs the whole distribution
         "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
     }
 
@@ -267,7 +269,7 @@ def smollm2_search() -> Study:
     study = smollm2_study()
     validation = builtin("one_step", "validation")
     arms = _every_rate(smollm2_arms(), SMOLLM2_CANDIDATES)
-    return replace(study, name="smollm2 search", splits={"validation": validation}, arms=arms, during=("validation",))
+    return replace(study, name="smollm2 search", splits={"validation": validation}, during=("validation",), **arms)
 
 
 STUDIES = {

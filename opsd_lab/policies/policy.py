@@ -21,7 +21,8 @@ LORA_TARGETS = "all-linear"
 class Policy:
     """A causal language model with its tokenizer.
 
-    `model` is the transformers model, with or without peft's wrapper around it. It is put into evaluation mode, so that without
+    `name` is what messages and pages call it, and nothing else. `model` is the transformers model, with or without peft's wrapper
+    around it. It is put into evaluation mode, so that without
     dropout everyone who computes with it computes the same function.
 
     Raises:

@@ -6,15 +6,19 @@ teacher's numbers, and leaving it gives the student's weights back, whatever hap
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from opsd_lab.basics.schedules import Controller, Schedule, at_step
 from opsd_lab.policies.adapters import adapters_off
 from opsd_lab.policies.policy import Policy, has_fresh_lora
 from opsd_lab.policies.teacher_checks import check_teacher, shares_weights
 from opsd_lab.policies.weight_swaps import swapped
+
+STEPS = "teacher/steps"  # no parameter has such a name
 
 
 class Teacher(Protocol):
@@ -108,17 +112,19 @@ class AveragedTeacher(LiveTeacher):
 
     It starts as a copy of the initial policy. After each optimiser step, average = decay * average + (1 - decay) * student, in
     the parameters' own space: with a LoRA, A and B are averaged each on its own, which is not the average of their product.
-    `decay` 1 is a frozen copy.
+    `decay` 1 is a frozen copy. It may be a schedule of the optimiser steps, which the teacher counts.
 
     Raises:
-        ValueError: when decay is not in [0, 1].
+        TypeError: when decay is a controller: teachers see no records.
+        ValueError: when decay is not in [0, 1]; where it is a schedule, at the step at which that is so.
     """
 
-    def __init__(self, policy: Policy, decay: float) -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay is {decay}; it lies between 0 (the student itself) and 1 (a frozen copy)")
+    def __init__(self, policy: Policy, decay: float | Schedule) -> None:
+        if isinstance(decay, Controller):
+            raise TypeError(f"decay is the controller {decay!r}, but a teacher sees no records; give it a schedule")
         self.decay = decay
-        self._student = policy.trainable()
+        self._student, self._steps = policy.trainable(), torch.zeros(1, dtype=torch.int64)
+        self._decay_at(1)
         # A bfloat16 average would lose updates smaller than its rounding: (1 - decay) * difference vanishes.
         self._average = {name: p.detach().float().clone() for name, p in self._student.items()}
 
@@ -137,58 +143,56 @@ class AveragedTeacher(LiveTeacher):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the student by 1 - decay."""
-        for name, average in self._average.items():
-            average.lerp_(self._student[name].detach().float(), 1 - self.decay)
+        """Count the step, and move the average towards the student by 1 - decay."""
+        decay = self._decay_at(int(self._steps) + 1)
+        self._steps += 1
+        for name, average in self._average.items() if decay < 1 else ():
+            average.lerp_(self._student[name].detach().float(), 1 - decay)
+
+    def _decay_at(self, step: int) -> float:
+        decay = at_step(self.decay, step)
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay is {decay} at step {step}; it lies between 0 (the student itself) and 1 (a frozen copy)")
+        return decay
 
     def state(self) -> dict[str, Tensor]:
-        """Return the average, float32, by parameter name."""
-        return dict(self._average)
+        """Return the average, float32, by parameter name, and how many steps have been counted."""
+        return {**self._average, STEPS: self._steps}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the average back.
+        """Take the average and the count back.
 
         Raises:
             ValueError: when names or shapes differ from those of the student's parameters; nothing is taken then.
         """
+        state = dict(state)
+        steps = state.pop(STEPS, self._steps)
         if state.keys() != self._average.keys():
             raise ValueError(f"the teacher's checkpoint has other parameters: {sorted(state.keys() ^ self._average.keys())[:5]}")
         if other := [name for name, average in self._average.items() if state[name].shape != average.shape]:
             raise ValueError(f"the teacher's checkpoint has other shapes, such as that of {other[0]}")
         for name, average in self._average.items():
             average.copy_(state[name])
+        self._steps = steps
 
 
-class RefreshedTeacher(AveragedTeacher):
-    """A frozen copy of the student teaches, and is taken anew after every `every` optimiser steps.
+@dataclass(frozen=True)
+class CopyEvery(Schedule):
+    """The decay of a copy that is taken anew after every `every` optimiser steps.
 
     Raises:
         ValueError: when `every` is below 1.
     """
 
-    def __init__(self, policy: Policy, every: int) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}; a teacher is refreshed after 1 step or more")
-        super().__init__(policy, decay=0.0)
-        self.every = every
-        self._age = torch.zeros(1, dtype=torch.int64)
+    every: int
 
-    def update(self) -> None:
-        """Count the step; take the student's weights if it is time."""
-        self._age += 1
-        if int(self._age) % self.every == 0:
-            super().update()
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; a teacher is refreshed after 1 step or more")
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the copy, and how many steps have been counted."""
-        return {**super().state(), "refreshed/age": self._age}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the copy and the count back."""
-        weights = dict(state)
-        age = weights.pop("refreshed/age", self._age)
-        super().load_state(weights)
-        self._age = age
+    def at(self, step: int) -> float:
+        """Return 0 at the steps after which the copy is taken, else 1."""
+        return float(step % self.every != 0)
 
 
 def fixed_teacher(policy: Policy) -> Teacher:
@@ -199,7 +203,7 @@ def fixed_teacher(policy: Policy) -> Teacher:
     return AdapterOffTeacher(policy) if has_fresh_lora(policy) else AveragedTeacher(policy, decay=1.0)
 
 
-def ema_teacher(policy: Policy, decay: float = 0.999) -> Teacher:
+def ema_teacher(policy: Policy, decay: float | Schedule = 0.999) -> Teacher:
     """Return a teacher that follows the student slowly; see `AveragedTeacher`."""
     return AveragedTeacher(policy, decay)
 
@@ -210,8 +214,8 @@ def live_teacher() -> Teacher:
 
 
 def refreshed_teacher(policy: Policy, every: int = 10) -> Teacher:
-    """Return a teacher that is the student of some steps ago; see `RefreshedTeacher`."""
-    return RefreshedTeacher(policy, every)
+    """Return a teacher that is the student of some steps ago: a frozen copy, taken anew after every `every` optimiser steps."""
+    return AveragedTeacher(policy, CopyEvery(every))
 
 
 def _made_of_another(student: Policy) -> ValueError:

@@ -15,7 +15,6 @@ from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import Tensor
 
-from opsd_lab.policies import embedded
 from opsd_lab.policies.adapters import (
     active_adapters,
     active_copy,
@@ -103,8 +102,17 @@ def memory_folder(policy: Policy, place: Path = Path("/dev/shm")) -> Path | None
 
 
 def base_weights(policy: Policy) -> str:
-    """Return the folder or hub id from which an engine loads the model that the policy was loaded from."""
-    return str(embedded.fetch()) if policy.name == embedded.NAME else policy.causal_lm.name_or_path or policy.name
+    """Return the folder or hub id from which an engine loads the model that the policy was loaded from.
+
+    Raises:
+        ValueError: when the policy's model was made in memory, so that there is none.
+    """
+    if not policy.causal_lm.name_or_path:
+        raise ValueError(
+            f"{policy.name}: its model was loaded from nowhere, so an engine cannot load it; save it with save_pretrained, and give "
+            "the sampler that folder as `model`, or load the policy from there"
+        )
+    return policy.causal_lm.name_or_path
 
 
 def write_adapter(policy: Policy, folder: Path) -> None:
@@ -130,7 +138,7 @@ def write_adapter(policy: Policy, folder: Path) -> None:
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(layers), task_type="CAUSAL_LM", inference_mode=True)
-    config.base_model_name_or_path = base_weights(policy)
+    config.base_model_name_or_path = policy.causal_lm.name_or_path or policy.name
     config.save_pretrained(folder)
 
 

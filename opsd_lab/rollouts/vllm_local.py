@@ -211,7 +211,7 @@ def engine_options(policy: Policy, model: str | None = None, *, adapters: bool =
     """Return the arguments with which `vllm.LLM` serves this policy; `adapters` leaves room for its LoRA.
 
     Raises:
-        ValueError: when the policy's LoRA is larger than vLLM allows.
+        ValueError: when the policy's LoRA is larger than vLLM allows, or its model was loaded from nowhere and `model` is left out.
     """
     options: dict[str, object] = {
         "model": model or base_weights(policy),

@@ -4,6 +4,7 @@ Masks come from lengths, never from token values, so an end-of-sequence token th
 other. All sides hold the very same completion ids.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -148,15 +149,18 @@ def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[i
     return groups
 
 
-def padding_share(examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> float:
-    """Return which share of all sides' positions is padding when the examples are scored in these groups; 0 for none."""
+def padding_share(examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> tuple[float, int]:
+    """Return which share of all sides' positions is padding when the examples are scored in these groups, and how many there are.
+
+    The share is NaN where there are none.
+    """
     real = padded = 0
     for group in groups:
         prompts = [examples[i].prompts for i in group]
         for side in (lambda p: p.student_ids, *[lambda p, n=name: p.teachers[n] for name in prompts[0].teachers]):
             lengths = [len(ids) + examples[i].scored for i, p in zip(group, prompts, strict=True) if (ids := side(p)) is not None]
             real, padded = real + sum(lengths), padded + len(lengths) * max(lengths, default=0)
-    return 1 - real / padded if padded else 0.0
+    return (1 - real / padded if padded else math.nan), padded
 
 
 def join_columns(

@@ -1,6 +1,7 @@
 """A text's reasoning steps and which of them are correct. Knows no models."""
 
 from opsd_lab.steps.arithmetic import arithmetic_steps
+from opsd_lab.steps.labels import label_first_error, label_steps
 from opsd_lab.steps.segmentation import Segment, label_segments, segments
 from opsd_lab.steps.step import Step, StepKind, StepLabel
 from opsd_lab.steps.tokens import ErrorPhase, error_phases, span_tokens, token_steps
@@ -13,7 +14,9 @@ __all__ = [
     "StepLabel",
     "arithmetic_steps",
     "error_phases",
+    "label_first_error",
     "label_segments",
+    "label_steps",
     "segments",
     "span_tokens",
     "token_steps",

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from opsd_lab.steps import Step, arithmetic_steps, error_phases, label_segments, segments, span_tokens, token_steps
+from opsd_lab.steps.arithmetic import arithmetic_steps
+from opsd_lab.steps.segmentation import label_segments, segments
+from opsd_lab.steps.step import Step
+from opsd_lab.steps.tokens import error_phases, span_tokens, token_steps
 from opsd_lab.tokens.table import TokenTable
 
 By = Literal["equations", "lines", "sentences", "think"]

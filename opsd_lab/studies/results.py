@@ -33,7 +33,7 @@ def failures(results: pd.DataFrame) -> pd.DataFrame:
 def correctness(rows: pd.DataFrame, arm: str, seeds: Sequence[int]) -> np.ndarray:
     """Return the share of correct samples [S, P] of an arm, seed by seed and problem by problem."""
     of_arm = rows[rows["arm"] == arm].set_index("seed")
-    return np.array([np.array(of_arm.loc[s, "correct"].split(), dtype=float) / of_arm.loc[s, "samples"] for s in seeds])
+    return np.array([np.asarray(of_arm.loc[s, "correct"], dtype=float) / of_arm.loc[s, "samples"] for s in seeds])
 
 
 def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: Sequence[str] | None = None) -> pd.DataFrame:
@@ -146,21 +146,21 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
 
 
 def choose(results: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
-    """Return, for each arm of a search, whose cells are named "arm | setting", the setting with the best mean accuracy over seeds.
+    """Return, for each method of a search, whose arms differ in the learning rate, the rate with the best mean accuracy over seeds.
 
-    One row per arm: method, setting, then the setting's accuracy with its t interval over seeds.
+    One row per method: method, learning_rate, then the accuracy at that rate with its t interval over seeds.
 
     Raises:
-        ValueError: when arms were given different numbers of settings or of seeds, so that the search would favour one.
+        ValueError: when methods were given different numbers of rates or of seeds, so that the search would favour one.
     """
     rows = final_rows(results, split)
-    names = rows["arm"].str.split(" | ", n=1, regex=False, expand=True)
-    rows = rows.assign(method=names[0], setting=names[1])
-    tried = results[results["arm"].str.contains(" | ", regex=False)][["arm", "seed"]].drop_duplicates()
-    budgets = tried["arm"].str.split(" | ", n=1, regex=False).str[0].value_counts()
+    trained = results["learning_rate"].notna()
+    budgets = results.loc[trained, ["method", "learning_rate", "seed"]].drop_duplicates()["method"].value_counts()
     if budgets.nunique() > 1:
-        raise ValueError(f"the arms were not searched with the same budget: {budgets.to_dict()} cells")
-    cells = rows.groupby(["method", "setting"], sort=False)["accuracy"]
-    means = pd.DataFrame([{"method": m, "setting": s, **seed_interval(values).as_dict()} for (m, s), values in cells])
-    means = means[means["n"] == means["n"].max()]  # a setting that failed with a seed is no choice
+        raise ValueError(f"the methods were not searched with the same budget: {budgets.to_dict()} cells")
+    found = []
+    for (method, rate), values in rows.groupby(["method", "learning_rate"], sort=False)["accuracy"]:
+        found.append({"method": method, "learning_rate": rate, **seed_interval(values).as_dict()})
+    means = pd.DataFrame(found)
+    means = means[means["n"] == means["n"].max()]  # a rate that failed with a seed is no choice
     return means.loc[means.groupby("method", sort=False)["mean"].idxmax()].reset_index(drop=True)

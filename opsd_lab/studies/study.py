@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -33,15 +33,18 @@ from opsd_lab.training.ledger import Ledger, peak_memory_gib
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
+# `correct` holds a list: how many samples of each problem were right, in the problems' order.
 COLUMNS: dict[str, str] = {
     "arm": "string",
+    "method": "string",
+    "learning_rate": "float64",
     "seed": "int64",
     "step": "int64",
     "split": "string",
     "accuracy": "float64",
     "n": "int64",
     "samples": "int64",
-    "correct": "string",
+    "correct": "object",
     "truncated": "float64",
     "length": "float64",
     "tokens_generated": "int64",
@@ -68,10 +71,11 @@ class Study:
     the last. `chat` is the format of student and teacher, `evaluation_chat` that of evaluation, the student's if left out; a recipe
     may have its own. `sampler` makes of a policy what continues its prompts. `rollouts` make one optimiser step. `by` says which
     answer is judged, in training and in evaluation; `also` names other verdicts on the same completions, whose rows have a split of
-    their own, such as "test, boxed". An arm that is None is the initial policy, evaluated once.
+    their own, such as "test, boxed". An arm that is None is the initial policy, evaluated once. Where several arms are settings of
+    one method, `methods` names it for each of them; an arm that it leaves out is its own method.
 
     Raises:
-        ValueError: for no arms, checkpoints that do not rise, an unknown split in `during`, or an unknown verdict in `also`.
+        ValueError: for no arms, checkpoints that do not rise, or unknown names in `during`, `methods` or `also`.
     """
 
     name: str
@@ -90,6 +94,7 @@ class Study:
     also: tuple[By, ...] = ()
     evaluation_chat: ChatFormat | None = None
     sampler: Callable[[Policy], Sampler] = transformers_sampler
+    methods: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -100,6 +105,8 @@ class Study:
             raise ValueError(f"study {self.name!r}: some arms' names differ in punctuation only, so their files would be the same")
         if unknown := set(self.during) - set(self.splits):
             raise ValueError(f"study {self.name!r}: during names {sorted(unknown)}, which are no splits")
+        if unknown := set(self.methods) - set(self.arms):
+            raise ValueError(f"study {self.name!r}: methods names {sorted(unknown)}, which are no arms")
         others = set(get_args(By)) - {self.by}
         if len(set(self.also)) < len(self.also) or not others.issuperset(self.also):
             raise ValueError(f"study {self.name!r}: also is {self.also}; it may name {' and '.join(sorted(others))}, each once")
@@ -126,7 +133,7 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
         with Grader() as grader:
             if recipe is None:
                 rows += _evaluated(study, recipe, policy, sampler, grader, study.splits, 0, ledger, seed)
-                return _frame(rows, arm, seed)
+                return _frame(study, rows, arm, seed)
             params = replace(study.params, seed=seed)
             rewards = AnswerReward(grader, study.by)
             trainer = recipe.trainer(policy, study.train, study.chat, sampler, study.sampling, params, rewards, study.rollouts)
@@ -140,7 +147,7 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
         place = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
         rows.append({"step": rows[-1]["step"] if rows else 0, "split": "", "error": told, **_costs(ledger)})
-    return _frame(rows, arm, seed)
+    return _frame(study, rows, arm, seed)
 
 
 def run_study(
@@ -239,7 +246,7 @@ def _scores(found: Evaluation, by: By) -> dict:
         "accuracy": float(correct.mean()),
         "n": len(correct),
         "samples": found.k,
-        "correct": " ".join(map(str, correct.sum(1).tolist())),
+        "correct": correct.sum(1).tolist(),
         "truncated": found.truncation_rate,
         "length": found.mean_length,
     }
@@ -250,9 +257,11 @@ def _costs(ledger: Ledger) -> dict:
     return {name: getattr(ledger, name) for name in names} | {"peak_memory_gib": peak_memory_gib()}
 
 
-def _frame(rows: list[dict], arm: str, seed: int) -> pd.DataFrame:
-    unevaluated = {"accuracy": np.nan, "n": 0, "samples": 0, "correct": "", "truncated": np.nan, "length": np.nan}
-    return pd.DataFrame([{"arm": arm, "seed": seed, **unevaluated, **row} for row in rows])[list(COLUMNS)].astype(COLUMNS)
+def _frame(study: Study, rows: list[dict], arm: str, seed: int) -> pd.DataFrame:
+    training = study.arms[arm] and replace(study.params, **study.arms[arm].training)
+    about = {"arm": arm, "method": study.methods.get(arm, arm), "learning_rate": training.learning_rate if training else np.nan}
+    unevaluated = {"accuracy": np.nan, "n": 0, "samples": 0, "correct": [], "truncated": np.nan, "length": np.nan}
+    return pd.DataFrame([{**about, "seed": seed, **unevaluated, **row} for row in rows])[list(COLUMNS)].astype(COLUMNS)
 
 
 def _path(folder: Path, arm: str, seed: int) -> Path:

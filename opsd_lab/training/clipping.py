@@ -19,6 +19,7 @@ from opsd_lab.policies.teachers import Teacher
 from opsd_lab.scoring.batching import Example
 from opsd_lab.scoring.pipeline import Pipeline
 from opsd_lab.training.gradients import Gradients, StepBatch
+from opsd_lab.training.processes import Part
 from opsd_lab.training.records import Columns, TrainingParams
 
 COSINE = "clip_cosine"
@@ -87,9 +88,11 @@ def clip_cosine_of_weights(
     return float(_cosines(*(gradient[None] for gradient in found)))
 
 
-def mean_cosine(columns: Columns) -> float:
-    """Return the mean of the tokens' cosines, NaN without any."""
-    return float(columns[COSINE].nanmean()) if COSINE in columns else math.nan
+def mean_cosine(columns: Columns) -> Part:
+    """Return the mean of the tokens' cosines, NaN without any, and of how many."""
+    if COSINE not in columns:
+        return Part(math.nan, 0)
+    return Part(float(columns[COSINE].nanmean()), float(columns[COSINE].isfinite().sum()))
 
 
 def warn_of_clip(cosine: float, clip: float) -> None:

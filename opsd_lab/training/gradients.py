@@ -11,6 +11,7 @@ from opsd_lab.objectives.weights import TokenWeights, needs_step, weigh
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.scoring.batching import Batch, Example, build_batch, join_columns, micro_batches
 from opsd_lab.scoring.pipeline import Pipeline, known_columns
+from opsd_lab.training.processes import from_all, one_after_another
 from opsd_lab.training.records import Columns, TrainingParams
 
 REMEDY = (
@@ -80,7 +81,10 @@ class Gradients:
         return join_columns(batch.groups, columns, batch.examples)
 
     def of_the_step(self, batch: StepBatch, head: LogitHead) -> list[Tensor] | None:
-        """Return each example's token weights that are made of all tokens of the step; None where there are none."""
+        """Return each example's token weights that are made of all tokens of the step; None where there are none.
+
+        With several processes they are made of all processes' tokens, and every process makes them.
+        """
         if not needs_step(self.weights):
             return None
         columns = []
@@ -89,12 +93,12 @@ class Gradients:
                 interruption_point()
                 padded, _ = self._padded(batch, group)
                 columns.append(self.pipeline.score(padded, head).readings[""] | known_columns(padded.tokens))
-        joined = join_columns(batch.groups, columns, batch.examples)
-        if joined:  # rollouts are numbered over the whole step, not in each micro-batch
-            joined["rollout"] = torch.cat([torch.full((e.scored,), i) for i, e in enumerate(batch.examples)]).to(
-                joined["loss"].device
-            )
-        return list(weigh(self.weights, joined).split([e.scored for e in batch.examples])) if joined else []
+        sizes = [e.scored for e in batch.examples]
+        own = {name: values.cpu() for name, values in join_columns(batch.groups, columns, batch.examples).items()}
+        if own:  # rollouts are numbered over the whole step, not in each micro-batch
+            own["rollout"] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        everything, mine = one_after_another(from_all(own))
+        return list(weigh(self.weights, everything)[mine].split(sizes)) if sizes else []
 
     def _padded(self, batch: StepBatch, group: Sequence[int]) -> tuple[Batch, list[Example]]:
         chosen = [batch.examples[i] for i in group]

@@ -15,6 +15,7 @@ from opsd_lab.rollouts.sources import Written
 from opsd_lab.scoring.batching import Example, sampled_logprobs
 from opsd_lab.tokens.table import TokenTable
 from opsd_lab.training.ledger import Ledger
+from opsd_lab.training.processes import Part
 
 Truncated = Literal["keep", "keep_without_last_token", "drop"]
 Normalisation = Literal["token", "sequence"]
@@ -89,7 +90,8 @@ class StepRecord:
     """What one optimiser step did.
 
     `step` counts from 1. `loss` is the value that was minimised. `metrics` are plain numbers by name. `ledger` holds the totals
-    so far. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of `rollouts`.
+    so far. These are of all processes. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of
+    `rollouts`.
     """
 
     step: int
@@ -104,28 +106,29 @@ class StepRecord:
         return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
 
 
-def step_metrics(written: Written, examples: Sequence[Example], columns: Columns) -> dict[str, float]:
-    """Return a step's averages and, of what the student wrote, how far the sampler's log-probabilities are from the trainer's.
+def step_metrics(written: Written, examples: Sequence[Example], columns: Columns) -> dict[str, Part]:
+    """Return this process's part in a step's averages and in how far the sampler's log-probabilities are from the trainer's.
 
-    The names are the same for every step; what no token was trained on for is NaN.
+    The latter is of what the student wrote. The names are the same for every step; what no token was trained on for is NaN.
     """
-    rollouts = written.rollouts
+    rollouts, tokens = written.rollouts, float(sum(e.scored for e in examples))
     metrics = {
-        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
-        "truncated": sum(r.truncated for r in rollouts) / len(rollouts),
-        "dropped": float(len(rollouts) - len(examples)),
+        "completion_length": Part(sum(len(r.completion_ids) for r in rollouts) / len(rollouts), len(rollouts)),
+        "truncated": Part(sum(r.truncated for r in rollouts) / len(rollouts), len(rollouts)),
+        "dropped": Part(float(len(rollouts) - len(examples)), len(rollouts)),
     }
     for name in ("divergence", "gap", "student_entropy", "teacher_entropy"):
-        metrics[name] = float(columns[name].mean()) if examples else math.nan
-    metrics["clip_fraction"] = float((columns["clipped"] > 0).float().mean()) if examples else math.nan
+        metrics[name] = Part(float(columns[name].mean()) if examples else math.nan, tokens)
+    metrics["clip_fraction"] = Part(float((columns["clipped"] > 0).float().mean()) if examples else math.nan, tokens)
     own = {id(rollout) for rollout in written.by_student}
     mine = torch.tensor([id(e.rollout) in own for e in examples for _ in range(e.scored)], dtype=torch.bool)
     if examples and mine.any():
         difference = (sampled_logprobs(examples) - columns["student_logprob"].cpu().float())[mine]
     else:
         difference = torch.tensor([math.nan])
+    count = float(mine.sum())
     return metrics | {
-        "mismatch_mean": float(difference.abs().mean()),
-        "mismatch_max": float(difference.abs().max()),
-        "mismatch_kl": float(difference.mean()),
+        "mismatch_mean": Part(float(difference.abs().mean()), count),
+        "mismatch_max": Part(float(difference.abs().max()), count),
+        "mismatch_kl": Part(float(difference.mean()), count),
     }

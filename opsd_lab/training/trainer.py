@@ -38,6 +38,7 @@ from opsd_lab.training.gradients import REMEDY, Gradients, NonFiniteError, StepB
 from opsd_lab.training.ledger import Ledger, Stopwatch
 from opsd_lab.training.optimizer import MasterAdamW
 from opsd_lab.training.pieces import check_pieces, check_prompts
+from opsd_lab.training.processes import Part, from_all, whole_step
 from opsd_lab.training.records import Columns, StepRecord, TrainingParams, step_metrics
 from opsd_lab.training.step_costs import StepCosts
 
@@ -220,17 +221,18 @@ class Trainer:
         return record
 
     def _metrics(self, drawn: Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
-        """Return a step's numbers; each step of a run has the same names."""
-        metrics = step_metrics(drawn.written, batch.examples, columns)
+        """Return a step's numbers, over all processes; each step of a run has the same names."""
+        parts = step_metrics(drawn.written, batch.examples, columns)
         if drawn.rewards is not None:
-            metrics["reward"] = sum(drawn.rewards) / len(drawn.rewards)
+            parts["reward"] = Part(sum(drawn.rewards) / len(drawn.rewards), len(drawn.rewards))
         if self.params.measure_clip:
-            metrics[COSINE] = mean_cosine(columns)
-            if metrics[COSINE] < 0 and not self._warned_of_clip:
-                self._warned_of_clip = True
-                warn_of_clip(metrics[COSINE], drawn.settings.objective.pointwise_clip)
-        padding = padding_share(batch.examples, batch.groups) if batch.examples else math.nan
-        return metrics | {"padding": padding, "grad_norm": norm, "learning_rate": self.learning_rate(drawn.settings.number)}
+            parts[COSINE] = mean_cosine(columns)
+        parts["padding"] = Part(*padding_share(batch.examples, batch.groups))
+        metrics = whole_step(from_all(parts))
+        if metrics.get(COSINE, 0) < 0 and not self._warned_of_clip:
+            self._warned_of_clip = True
+            warn_of_clip(metrics[COSINE], drawn.settings.objective.pointwise_clip)
+        return metrics | {"grad_norm": norm, "learning_rate": self.learning_rate(drawn.settings.number)}
 
     def _gradient(self, batch: StepBatch, settings: Settings, total: float, watch: Stopwatch) -> tuple[Columns, float, float]:
         """Put the step's clipped gradient in place; return the columns, what all tokens weigh, and the norm before the clip."""

@@ -9,16 +9,20 @@ import tyro
 from plotly.subplots import make_subplots
 
 from opsd_lab.policies.policy import multiplies_bfloat16
-from tests.benchmarks import gpu, growth, loss, samplers, step
+from tests.benchmarks import gpu, graders, growth, loss, samplers, step
 from tests.benchmarks.measure import machine
 
 LOSS_SIZES = ((2048, 576, 49_152), (256, 1024, 151_936))
-PARTS = ("loss", "step", "samplers", "growth", "gpu")
+PARTS = ("graders", "loss", "step", "samplers", "growth", "gpu")
 
 
 def ratios(found: dict[str, dict]) -> dict[str, float]:
     """Return the ratios ours / theirs, below 1 where ours is faster or smaller; `..._tokens_per_s` is a quotient of rates."""
     result = {}
+    if "graders" in found:
+        result["grader_time_vs_math_verify"] = (
+            found["graders"]["ours"]["milliseconds"] / found["graders"]["math-verify"]["milliseconds"]
+        )
     if "loss" in found:
         first = found["loss"]["sizes"][0]
         result |= {f"loss_time_vs_{other}": first["time_vs"][other]["median"] for other in ("torch", "liger", "paper")}
@@ -72,6 +76,7 @@ def main(out: Path = Path("build"), dtype: str = "auto", rounds: int = 5, only: 
     path = out / "bench.json"
     found: dict[str, dict] = json.loads(path.read_text())["found"] if path.exists() else {}
     runs = {
+        "graders": graders.compare,
         "loss": lambda: {"sizes": [loss.compare(*size, rounds) for size in LOSS_SIZES]},
         "step": lambda: step.compare(chosen, rounds),
         "samplers": lambda: samplers.compare(chosen, 32, 64, rounds),

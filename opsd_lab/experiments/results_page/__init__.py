@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from opsd_lab.experiments.results_page.measured import samplers, speed
+from opsd_lab.experiments.results_page.measured import graders, samplers, speed
 from opsd_lab.experiments.results_page.sandbox import ablations, baselines, contradicting
 from opsd_lab.experiments.results_page.smollm2 import tuned, walkthrough
 from opsd_lab.experiments.results_page.supervision import champ, supervision
@@ -21,5 +21,6 @@ def results_page(notebooks: Path) -> str:
         ValueError: when a notebook lacks an output, or the numbers no longer say what the page says in words.
     """
     fields = walkthrough() | tuned() | supervision(notebooks / "02_token_supervision.ipynb") | champ()
-    fields |= baselines() | contradicting(notebooks / "03_baselines_and_ablations.ipynb") | ablations() | samplers() | speed()
+    fields |= baselines() | contradicting(notebooks / "03_baselines_and_ablations.ipynb") | ablations() | samplers()
+    fields |= graders() | speed()
     return TEMPLATE.read_text(encoding="utf-8").format(level=LEVEL, **fields)

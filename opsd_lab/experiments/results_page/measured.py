@@ -1,4 +1,4 @@
-"""The page's fields about samplers and speed: the same training with each sampler, and the library beside its peers."""
+"""The page's fields about samplers, grading and speed: each beside its peers."""
 
 from collections.abc import Mapping
 
@@ -15,17 +15,19 @@ SAMPLERS = {
     "vllm": "vLLM in this process, `VLLMSampler`",
     "server": "a vLLM server, `VLLMServerSampler`",
 }
+GRADED = [("correct", "correct"), ("correct", "incorrect"), ("incorrect", "incorrect"), ("incorrect", "correct")]
 PEERS = {"torch": "PyTorch's `kl_div` on whole logits", "liger": "liger-kernel's chunked loss"}
 
 
 def samplers() -> Fields:
     """Return the fields of the training that ran with each sampler."""
     results = read_json("three_samplers.json")
-    seed = min(int(key.split()[1]) for key in results)
-    runs = {name: results[f"{name} {seed}"] for name in SAMPLERS}
-    correct = {name: np.array([int(c) for c in run["correct"]]) for name, run in runs.items()}
+    seed = min(run["seed"] for run in results)
+    runs = {run["sampler"]: run for run in results if run["seed"] == seed}
+    correct = {name: np.array(runs[name]["correct"]) for name in SAMPLERS}
     lines = []
-    for name, run in runs.items():
+    for name in SAMPLERS:
+        run = runs[name]
         minus = paired_interval(correct["hf"], correct[name], correct["hf"].size)
         check("vLLM's accuracy is that of transformers", minus.low <= 0 <= minus.high)
         shown = [_shown(mean_interval(correct[name], correct[name].size)), _shown(minus) if name != "hf" else ""]
@@ -36,6 +38,20 @@ def samplers() -> Fields:
 
 def _shown(interval: Estimate) -> str:
     return estimate(interval.mean, interval.low, interval.high)
+
+
+def graders() -> Fields:
+    """Return the fields of the grader beside math-verify."""
+    found = read_json("bench.json")["found"]["graders"]
+    lines = []
+    for name, words in {"ours": "`Grader`", "math-verify": "math-verify"}.items():
+        verdicts = found[name]["verdicts"]
+        shares = [verdicts[label].get(given, 0) / sum(verdicts[label].values()) for label, given in GRADED]
+        lines.append([words, *(f"{100 * share:.1f} %" for share in shares), number(found[name]["milliseconds"], 1)])
+    wrong = [found[name]["verdicts"]["incorrect"].get("correct", 0) for name in ("ours", "math-verify")]
+    check("the grader calls no wrong answer correct, and math-verify some", wrong[0] == 0 < wrong[1])
+    columns = ["grader", *(f"{label} answers called {given}" for label, given in GRADED), "ms per answer"]
+    return {"answers": f"{found['answers']:,}", "graders": markdown(columns, lines), "graders_machine": _machine(found["machine"])}
 
 
 def speed() -> Fields:

@@ -42,7 +42,7 @@ def baselines() -> Fields:
         "baselines_seeds": seeds_of(results),
         "sandbox_steps": int(last["step"].max()),
         "sandbox_size": f"{last['n'].max()} test worksheets, {last['samples'].max()} samples each",
-        "candidates": search["arm"].str.partition(" | ")[2].nunique(),
+        "candidates": search["learning_rate"].nunique(),
         "baselines": markdown(["arm", "accuracy", *SPLITS.values(), "operations"], lines),
         "budget": operations(budget),
         "matched": markdown(["arm", "accuracy"], [[arm, estimate(i.mean, i.low, i.high)] for arm, i in at_cost]),

@@ -46,17 +46,17 @@ def walkthrough() -> Fields:
 def tuned() -> Fields:
     """Return the fields of the study in which each arm has its own learning rate."""
     results, search = read_table("smollm2"), read_table("smollm2_search")
-    rates = choose(search).set_index("method")["setting"]
+    rates = choose(search).set_index("method")["learning_rate"].map("{:g}".format)
     table, flops = arm_table(results, "OPSD").set_index("arm"), final_rows(results).groupby("arm")["flops"].mean()
     control = table.loc[CONTROL]
     check("the tuned control learns nothing", control["low"] < table.loc["base", "mean"] < control["high"])
     check("SFT is ahead of OPSD for fewer operations", _ahead(table, flops))
-    lines = [[arm, _rate(rates.get(arm)), accuracy(row), operations(flops[arm])] for arm, row in table.iterrows()]
+    lines = [[arm, rates.get(arm, ""), accuracy(row), operations(flops[arm])] for arm, row in table.iterrows()]
     return {
         "smollm2_command": study_command("smollm2", "smollm2", results),
         "smollm2_seeds": seeds_of(results),
         "smollm2": markdown(["arm", "learning rate", "accuracy", "operations"], lines),
-        "control_rate": _rate(rates[CONTROL]),
+        "control_rate": rates[CONTROL],
         "control_tuned": accuracy(control),
         "sft_share": number(flops["SFT"] / flops["OPSD"], 2),
         "smollm2_search_size": f"{seeds_of(search)}, {search['n'].max()} validation problems",
@@ -67,7 +67,3 @@ def tuned() -> Fields:
 
 def _ahead(table: pd.DataFrame, flops: pd.Series) -> bool:
     return table.loc["SFT", "mean"] > table.loc["OPSD", "mean"] and flops["SFT"] < flops["OPSD"]
-
-
-def _rate(text: str | None) -> str:
-    return f"{float(text):g}" if text else ""

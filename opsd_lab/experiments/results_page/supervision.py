@@ -12,7 +12,7 @@ WRONG, VALID = "wrong", "valid, not the answer"
 VIEWS = {
     "reference": "the solution",
     "half": "half of it",
-    "wrong": "it with wrong numbers",
+    "wrong": "it with a wrong answer",
     "other problem": "another problem's solution",
     "answer": "the answer alone",
     "hints": "hints",

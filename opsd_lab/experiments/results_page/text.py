@@ -18,7 +18,7 @@ Fields = dict[str, object]
 """What fills in the page's places, by their names."""
 
 
-def read_json(name: str) -> dict:
+def read_json(name: str) -> dict | list:
     """Return a committed result in JSON."""
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
@@ -64,15 +64,13 @@ def seeds_of(rows: pd.DataFrame) -> str:
 def search_table(search: pd.DataFrame) -> str:
     """Return a search over learning rates as a table: accuracy by arm and rate, the best of each arm in bold."""
     rows = final_rows(search, "validation")
-    names = rows["arm"].str.split(" | ", n=1, regex=False, expand=True)
-    found = rows.assign(arm=names[0], rate=names[1]).groupby(["arm", "rate"], sort=False)["accuracy"].mean().unstack("rate")
-    found = found.loc[names[0].unique(), sorted(found, key=float)]
-    best = found.idxmax(axis=1)
+    found = rows.groupby(["method", "learning_rate"])["accuracy"].mean().unstack("learning_rate")
+    found, best = found.loc[rows["method"].unique()], found.idxmax(axis=1)
     lines = []
-    for arm, row in found.iterrows():
+    for method, row in found.iterrows():
         shown = {rate: number(value, 2) for rate, value in row.items()}
-        lines.append([arm, *(f"**{text}**" if rate == best[arm] else text for rate, text in shown.items())])
-    return markdown(["arm", *found.columns], lines)
+        lines.append([method, *(f"**{text}**" if rate == best[method] else text for rate, text in shown.items())])
+    return markdown(["arm", *(f"{rate:g}" for rate in found.columns)], lines)
 
 
 def check(sentence: str, holds: bool) -> None:
