@@ -295,6 +295,7 @@ def test_no_problems_and_prompts_longer_than_the_context_are_reported_before_any
 
 
 def test_a_batch_that_cannot_be_shared_by_the_processes_is_refused(monkeypatch):
+    PartialState(cpu=True)  # where no trainer was made before, there is nothing yet to change and to restore
     monkeypatch.setitem(PartialState._shared_state, "num_processes", 5)
     with pytest.raises(ValueError, match="a batch of 4 problems cannot be shared by 5 processes"):
         build()
