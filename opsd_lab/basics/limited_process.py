@@ -153,7 +153,11 @@ def limit_memory(limit_bytes: int) -> None:
 
 
 def serve(reply: Callable[..., str], first: tuple[str, ...], seconds: float, limit_bytes: int) -> None:
-    """Be the worker: answer requests until standard input ends, the limits in force once the request `first` has been tried."""
+    """Be the worker: answer requests until standard input ends, the limits in force once the request `first` has been tried.
+
+    `reply` makes the answer of a request's texts. `limit_bytes` bounds the address space, where the operating system can. The parent
+    limits a request to `seconds`; the worker ends itself only when one takes twice that and 10 seconds more.
+    """
     # Replies keep a descriptor of their own, so that whatever a library prints cannot be taken for one.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -11,6 +11,8 @@ from opsd_lab.basics.schedules import Varying
 def whole(name: str, value: object, *, least: int, varies: bool = False) -> int:
     """Return a whole number of at least `least`; where it `varies`, also a schedule, which is checked when its value is known.
 
+    `value` is what was given, and `name` what messages call it.
+
     Raises:
         TypeError: for what is no whole number, a Boolean or text among it.
         ValueError: for a smaller one.
@@ -39,7 +41,8 @@ def real(
 ) -> float:
     """Return a number within bounds; `above` and `below` are outside, `least` and `most` inside. Infinity takes `finite` false.
 
-    Where it `varies`, a schedule is returned as it is, and checked when its value is known.
+    Where it `varies`, a schedule is returned as it is, and checked when its value is known. `value` is what was given, and `name`
+    what messages call it. A bound that is None is none.
 
     Raises:
         TypeError: for what is no number, a Boolean or text among it.
@@ -86,6 +89,8 @@ def flag(name: str, value: object) -> bool:
 
 def instance(name: str, value: object, kind: type, remedy: str) -> None:
     """Make sure that a piece is of its kind.
+
+    `value` is the piece, `kind` the class that it must be of. The message calls it `name` and ends with the `remedy`.
 
     Raises:
         TypeError: with the remedy, when it is not.

@@ -120,6 +120,8 @@ class ContextBuilder:
     def with_rollout(self, prompts: Prompts, problem: Problem, rollout: object, group: object) -> Prompts:
         """Return a problem's prompts with those of the views that look at one of its rollouts and at its group (`Group`).
 
+        `prompts` are those that `build` made of the `problem`. Such views are given `rollout` and `group` besides the problem.
+
         Raises:
             ValueError: as `build` does.
         """

@@ -89,6 +89,9 @@ def messages_of(user: str, system: str | None) -> list[Message]:
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], chat: ChatFormat, *, answer: bool = True) -> str:
     """Return the conversation as the template writes it; `answer` opens the assistant's turn behind it.
 
+    The template is that of the `tokenizer`. `messages` are the turns in order, each with its role and content. `chat` gives the
+    template its variables and its clock.
+
     Raises:
         ValueError: when the template refuses the conversation or fails; the message has its words and the remedy.
     """

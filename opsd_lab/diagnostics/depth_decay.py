@@ -26,10 +26,11 @@ def depth_decay(
     """Return the accuracy of rollouts that are cut at a depth and continued, by the student and by the teacher.
 
     At depth d the first floor(d * n) of a rollout's n tokens stay. The student continues them behind the rollout's own prompt, the
-    teacher behind `teacher_prompt` of the problem, both with the weights that `sampler` has, `params.n` times each; the final answer
-    of the kept text with its continuation is graded. Each continuation may have `params.max_new_tokens` tokens at every depth, so
-    a whole may be longer than the rollout was allowed to be. A rollout that ended by itself and stays whole (depth 1) has nothing
-    to continue: its own answer counts for both sides. An unverifiable or missing answer is not correct, as in every accuracy.
+    teacher behind `teacher_prompt` of the problem, both with the weights that `sampler` has, `params.n` times each; `grader` judges
+    the final answer of the kept text with its continuation. `problems` are those that the `rollouts` belong to. Each continuation may
+    have `params.max_new_tokens` tokens at every depth, so a whole may be longer than the rollout was allowed to be. A rollout that
+    ended by itself and stays whole (depth 1) has nothing to continue: its own answer counts for both sides. An unverifiable or
+    missing answer is not correct, as in every accuracy.
 
     `who` is "student", "teacher" or their paired difference "teacher - student"; `n_rollouts` counts rollouts, whatever `params.n`.
 

@@ -100,6 +100,17 @@ def compare(
 
     With `slope`, where the divergence knows its slopes, the derivative by the student's logits comes with it; else it is None.
 
+    Args:
+        divergence: the formula.
+        student: the student's logits [..., V].
+        teacher: the teacher's logits, of the same shape.
+        temperature: divides both sides' logits; 1 changes nothing.
+        pointwise_clip: bounds each entry's term from above, nats; None bounds none.
+        vocab_top_k: how many entries are kept; None, or the size of the vocabulary and more, keeps all.
+        tail: what becomes of the others: "bucket" makes one entry of them, "renormalise" leaves them out.
+        support: whose most probable entries are kept, "teacher" or "student".
+        slope: whether the derivative is wanted.
+
     Raises:
         TypeError, ValueError: for an option that means nothing; it names the option. For a clip around what is no sum over entries.
     """
@@ -132,6 +143,15 @@ def check_options(
     support: Support = "teacher",
 ) -> None:
     """Make sure that the options of a divergence mean something.
+
+    Each is explained in the module. What is left out changes nothing.
+
+    Args:
+        temperature: a number above 0.
+        pointwise_clip: a number above 0 in nats, or None.
+        vocab_top_k: a whole number of entries, at least 1, or None for all.
+        tail: "bucket" or "renormalise".
+        support: "teacher" or "student".
 
     Raises:
         TypeError, ValueError: for a value that is none of an option's, or with which there is nothing to learn; it names the option.

@@ -28,7 +28,8 @@ def paired_crossed(first: np.ndarray, second: np.ndarray, samples: int = 1, conf
 
     Seeds and problems are both taken for samples, crossed (`crossed_errors`). Two seeds say too little about other seeds: with
     fewer than 3 the bounds are those of `paired_interval` for the seeds' means, which hold for other problems but these seeds; `note`
-    says so. `samples` is the number of samples that an accuracy is the mean of.
+    says so. The difference is `second` minus `first`. `samples` is the number of samples that an accuracy is the mean of. Both bounds
+    together leave out 1 - `confidence`.
 
     Raises:
         ValueError: when the shapes differ, a value is missing, or there are fewer than 10 problems.

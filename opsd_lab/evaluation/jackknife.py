@@ -88,8 +88,9 @@ class Jackknife:
     ) -> Bounds:
         """Return the bounds [D] of the statistics `second` [D] minus the statistics `first` [D], problem by problem.
 
-        `least` [D] is the smallest standard error that is taken for possible (`least_error`); without one, differences of which a
-        side is `too_few` have no bounds.
+        Both are given by their numbers among the G. `least` [D] is the smallest standard error that is taken for possible
+        (`least_error`); without one, differences of which a side is `too_few` have no bounds. `confidence` is that of both bounds
+        together, 0.95 for 95 %.
         """
         sparse = (self.too_few[first] | self.too_few[second]) & (np.asarray(least) == 0)
         parts = np.where(sparse, np.nan, self.parts[:, second] - self.parts[:, first])
@@ -114,7 +115,11 @@ class Jackknife:
 
 
 def wider_bounds(mean: np.ndarray, parts: np.ndarray, quantile: np.ndarray, least: np.ndarray | float = 0.0) -> Bounds:
-    """Return the bounds [G] of statistics with the parts [P, G]: on each side the farther of Student's and `skewed_bounds`."""
+    """Return the bounds [G] of statistics with the parts [P, G]: on each side the farther of Student's and `skewed_bounds`.
+
+    `mean` [G] are the statistics. `quantile` [G] is Student's t at the confidence wanted. `least` [G] is the smallest standard error
+    that is taken for possible.
+    """
     error = np.maximum(np.sqrt((parts**2).sum(axis=0)), least)
     low, high = skewed_bounds(mean, error, quantile, skewness_of(parts))
     return np.minimum(mean - quantile * error, low), np.maximum(mean + quantile * error, high)  # NaN where one of them is
@@ -127,7 +132,11 @@ def skewness_of(parts: np.ndarray) -> np.ndarray:
 
 
 def skewed_bounds(mean: np.ndarray, error: np.ndarray, quantile: np.ndarray, skewness: np.ndarray) -> Bounds:
-    """Return the bounds [G] by the inverse of Hall's cubic transformation of Student's statistic (1992)."""
+    """Return the bounds [G] by the inverse of Hall's cubic transformation of Student's statistic (1992).
+
+    `mean` [G] are the statistics, and `error` [G] their standard errors. `quantile` [G] is Student's t at the confidence wanted.
+    `skewness` [G] is that of the observations, divided by the root of their number.
+    """
     return mean - unskewed(quantile, skewness) * error, mean - unskewed(-quantile, skewness) * error
 
 

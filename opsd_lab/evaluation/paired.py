@@ -15,7 +15,7 @@ def paired_interval(first: np.ndarray, second: np.ndarray, units: int, confidenc
     """Return the mean of `second` minus `first`, each one value per problem in [0, 1], [P], with its interval over problems.
 
     `units` is the number of samples that each side rests on. Single verdicts have the score interval of paired proportions
-    (`tango_bounds`), others Student's with a least spread (`crossed_errors`).
+    (`tango_bounds`), others Student's with a least spread (`crossed_errors`). `confidence` is that of the interval, 0.95 for 95 %.
 
     Raises:
         ValueError: when there is no problem, the two differ in their number, or a value is missing or outside [0, 1].
@@ -33,7 +33,11 @@ def paired_interval(first: np.ndarray, second: np.ndarray, units: int, confidenc
 
 
 def paired_bounds(first: np.ndarray, second: np.ndarray, units: int, confidence: float = 0.95) -> Bounds:
-    """Return the bounds [G] of `paired_interval` for G sets of problems at once, both sides [P, G]; NaN for a single problem."""
+    """Return the bounds [G] of `paired_interval` for G sets of problems at once, both sides [P, G]; NaN for a single problem.
+
+    The difference is `second` minus `first`. `units` is the number of samples that each side of a set rests on. `confidence` is that
+    of both bounds together.
+    """
     problems, sets = first.shape
     if problems < 2:
         return np.full(sets, np.nan), np.full(sets, np.nan)
@@ -72,8 +76,9 @@ def crossed_errors(differences: np.ndarray, samples: float = 1) -> tuple[np.ndar
 def tango_bounds(gains: np.ndarray, losses: np.ndarray, problems: int, confidence: float = 0.95) -> Bounds:
     """Return the score bounds (Tango 1998) of a paired difference of proportions.
 
-    `gains` [G] and `losses` [G] count the problems that only the second and only the first side solves. The bounds are the
-    differences that the score test of McNemar's kind just does not refuse; they have a width where the sides always agree.
+    `gains` [G] and `losses` [G] count those of the `problems` that only the second and only the first side solves. The bounds are
+    the differences that the score test of McNemar's kind just does not refuse at 1 - `confidence`; they have a width where the sides
+    always agree.
     """
     gains, losses = np.asarray(gains, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     quantile, found = stats.norm.ppf((1 + confidence) / 2), (gains - losses) / problems

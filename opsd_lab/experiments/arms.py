@@ -61,7 +61,10 @@ def the_student(policy: Policy) -> Teacher:
 
 
 def with_own_samples(policy: Policy, problems: Sequence[Problem], tries: int = 4, seed: int = 0) -> list[Problem]:
-    """Return the problems that the policy solves in one of some tries, with its own first correct sample as their solution."""
+    """Return the problems that the policy solves in one of some tries, with its own first correct sample as their solution.
+
+    `tries` is the number of samples drawn for each of the `problems`, `seed` that of their drawing.
+    """
     contexts, params = ContextBuilder(policy.tokenizer, student=SANDBOX_CHAT), SamplingParams(64, n=tries, seed=seed)
     rollouts = sample_rollouts(HFSampler(policy, progress=False), contexts, problems, params)
     with Grader() as grader:

@@ -85,8 +85,9 @@ def write_report(
 ) -> dict:
     """Write the walkthrough's figures as JSON and return them.
 
-    `accuracy` has the keys before, after, control; `ledgers` are those of all trained arms; `started` is when the
-    notebook began (`time.time()`). The seconds of the set-up are filled in by the command that made it.
+    `path` is the file. The report names the model and the seed of `settings`. `accuracy` has the keys before, after, control;
+    `ledgers` are those of all trained arms; `evaluate_seconds` is the time of all evaluations; `started` is when the notebook began
+    (`time.time()`). The seconds of the set-up are filled in by the command that made it.
     """
     total = Ledger()
     for ledger in ledgers:

@@ -39,7 +39,9 @@ def add_dots(
 ) -> None:
     """Add a dot with its interval for each row, at the heights `places`; a row without a mean gets the words "no value".
 
-    `names`, one for each row, and `name`, that of all in the legend if they are to stand there, are markup.
+    `frame` has the columns of an estimate. `names`, one for each row, and `name`, that of all in the legend, are markup. `legend`
+    says whether they stand there. `style` is a plotly marker, whose colour the intervals share. `col` is the panel of the `figure`,
+    counted from 1 on the left.
     """
     mean = frame["mean"].to_numpy(float)
     _add_intervals(figure, frame, mean, places, "x", style["color"], legendgroup=name, row=1, col=col)
@@ -63,7 +65,8 @@ def add_dots(
 def add_bars(figure: go.Figure, frame: pd.DataFrame, places: Sequence[float], *, names: Sequence[str], col: int) -> None:
     """Add a bar with its interval for each row, at the heights `places`; a row without a mean gets the words "no value".
 
-    `names`, one for each row, are markup.
+    `frame` has the columns of an estimate. `names`, one for each row, are markup. `col` is the panel of the `figure`, counted from 1
+    on the left.
     """
     mean = frame["mean"].to_numpy(float)
     figure.add_bar(
@@ -130,6 +133,17 @@ def add_line(
     """Add a line through the rows, with a band or with bars for their intervals; rows without a value interrupt it.
 
     `names`, one for each row, and `name` are markup. A row without neighbours always gets a bar.
+
+    Args:
+        figure: what the line is added to.
+        x: where each row stands.
+        frame: the rows, with the columns of an estimate.
+        index: the line's number from 0, which chooses its colour, dash and symbol.
+        name: what the legend and the hover text call the line.
+        legend: whether the line stands in the legend.
+        names: what the hover text calls each row.
+        bands: whether intervals are bands; else they are bars.
+        row: the panel, counted from 1 at the top.
     """
     colour, bounds = COLOURS[index % len(COLOURS)], frame[["low", "high"]].to_numpy(float)
     runs = [list(run) for whole, run in groupby(range(len(frame)), lambda i: bool(np.isfinite(bounds[i]).all())) if whole]

@@ -55,7 +55,8 @@ def draw_intervals(frame: pd.DataFrame, label: str | list[str], value_title: str
     """Draw each row of a table of estimates as a dot with its interval, first row on top, and print its numbers beside it.
 
     `frame` has the columns `label` names, which together tell its rows apart, and those of an estimate; `n` and columns that start
-    with "n_" are counts, and stand under each label where rows differ in them.
+    with "n_" are counts, and stand under each label where rows differ in them. `value_title` names the axis of the values, with their
+    unit; `title` heads the figure.
 
     Raises:
         ValueError: when a column is missing, there is no row, or two rows have the same label.
@@ -87,7 +88,8 @@ def draw_mean_by_position(
     """Draw a mean against the position in the rollout, one line per value of the column `group`.
 
     The row of `frame` whose position is "all" is not a bin and is not drawn. Up to three lines have bands, and points in the middle
-    of their bins; more have bars, and points side by side.
+    of their bins; more have bars, and points side by side. `value_title` names the axis of the values, with their unit; `title` heads
+    the figure.
 
     Raises:
         ValueError: when a column is missing, there are no bins, two rows are of one bin, or groups cannot be told apart.
@@ -147,8 +149,9 @@ def draw_step_gap(
 ) -> go.Figure:
     """Draw the mean on correct and on incorrect steps, and beside them the difference of the two; a row for each view, if there are.
 
-    `per` chooses the rows in which each token, or each step, counts alike. Labels other than "correct", "incorrect" and "incorrect -
-    correct" are not drawn.
+    `frame` is the table of `step_gap`, or several with a column "view" that tells them apart. `per` chooses the rows in which each
+    token, or each step, counts alike. Labels other than "correct", "incorrect" and "incorrect - correct" are not drawn. `value_title`
+    names the axis of the two means, with their unit; `title` heads the figure.
 
     Raises:
         ValueError: when a column or one of those labels is missing, there is no row, or a view has two rows of one label.

@@ -36,6 +36,8 @@ def check_frame(name: str, frame: pd.DataFrame, keys: Sequence[str], others: Seq
 def check_values(name: str, frame: pd.DataFrame, column: str, needed: Sequence[str]) -> None:
     """Refuse a frame in whose column a value is missing that the figure shows.
 
+    `name` is the figure's function, with which the message begins. `needed` are the values that the `column` must hold.
+
     Raises:
         ValueError: for the first such value.
     """

@@ -54,7 +54,14 @@ def value(tree: list, point: Point, base_ten: bool = False) -> object:
 
 
 def operate(operation: str, operands: list, tree: list, base_ten: bool) -> object:
-    """Apply one operation to values."""
+    """Apply one operation to values.
+
+    `operands` are the values, in order. `tree` is the expression that they come from; an unknown function is told by its name there.
+    `base_ten` reads a log without a base so.
+
+    Raises:
+        ArithmeticError, ValueError: where it has no value, or an operand is too large to go on with.
+    """
     first = operands[0]
     # Numbers of so many binary places make functions, exponents and roundings slow; nobody means them.
     judged = () if operation in ("+", "neg", "*", "/", "abs") else operands[1:] if operation == "^" else operands
@@ -158,7 +165,11 @@ def same(a: list, b: list, base_ten: bool = False) -> bool | None:
 
 
 def near(decimal: list, tree: list, places: int, goes_on: bool) -> bool | None:
-    """Whether a tree's value rounds to a decimal with so many places, or begins with its digits when they go on."""
+    """Whether a tree's value rounds to a decimal with so many places, or begins with its digits when they go on.
+
+    `decimal` is the decimal as a tree. `places` counts its digits after the point. `goes_on` says that further digits were left out,
+    so that the value may be up to one unit of the last place away, and not half of one.
+    """
     mp.dps = DIGITS[0] + abs(places)
     found = value(tree, {})
     if not is_real(found) or not mp.isfinite(found):

@@ -58,6 +58,9 @@ class Objective(ABC):
 def compute_losses(objective: Objective, student: Side, teachers: Teachers, tokens: Tokens, *, slope: bool) -> Losses:
     """Return an objective's losses of a few tokens [n] and, if wanted, their slopes; 0 where a token does not count.
 
+    `student` is the student's side, and `teachers` are the others' by the names of their views, none where the objective needs no
+    teacher. `tokens` are what was written. `slope` asks for the slopes, by autograd where the objective does not write them out.
+
     Raises:
         TypeError: when the objective returns anything but one float for each token, or what does not depend on the student.
     """

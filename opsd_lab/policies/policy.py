@@ -173,8 +173,11 @@ def multiplies_bfloat16() -> bool:
 def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0, targets: str | list[str] = LORA_TARGETS) -> Policy:
     """Return the policy with a fresh LoRA on its linear layers; only the LoRA trains, in float32.
 
+    `rank` is the size that the A and B matrices share, and `alpha` / `rank` is what their product is multiplied by. `targets` are the
+    layers as peft names them; the default takes all linear ones but the output layer.
+
     A fresh LoRA changes nothing yet (its B matrices are zero), so the policy with the LoRA off is the initial policy. The
-    same seed gives the same A matrices. The model given is wrapped, not copied: the policy that was given cannot be used any more.
+    same `seed` gives the same A matrices. The model given is wrapped, not copied: the policy that was given cannot be used any more.
 
     Raises:
         ValueError: when the policy has an adapter already.

@@ -42,8 +42,8 @@ def load_csv(
     """Read problems from a UTF-8 file of comma-separated values whose first line names the columns.
 
     Every cell is text as it is written: 073, None and NA stay so. The columns are called question, answer, and maybe id and solution,
-    unless `columns` says otherwise. `id` defaults to "<file stem>-<line number>", where the line is the first of the row. Limits and
-    compression are as in `load_jsonl`.
+    unless `columns` says otherwise. `id` defaults to "<file stem>-<line number>", where the line is the first of the row. `path` is
+    the file, and `delimiter` what stands between two cells. `required`, limits and compression are as in `load_jsonl`.
 
     Raises:
         BadRowsError: when a row is faulty, an answer is a whole solution, or the file is damaged; it lists every fault with its line.

@@ -44,7 +44,7 @@ def from_dataset(
 
     Without an `id` column a problem is called "<name>-<row>". `name` defaults to the set's own name and split, or, where it came from
     a file or from memory and so has no name, to the split and a digest of its first questions, which tells it from other sets.
-    `required` names fields that every row must have.
+    `column_map` says which column holds which field. `required` names fields that every row must have.
 
     Raises:
         TypeError: when given something other than one split of a data set.

@@ -86,6 +86,9 @@ def collect_problems(
 ) -> list[Problem]:
     """Turn checked rows (number, fields, faults) into problems with distinct ids, or report all their faults at once.
 
+    `source` names the file or data set of the rows in the report, and `unit` says what their numbers count. A row without an id gets
+    `id_prefix` and its number.
+
     Raises:
         BadRowsError: when a row has a fault or repeats an id.
     """

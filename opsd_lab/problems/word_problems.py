@@ -36,6 +36,8 @@ OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 def generate(family: str, n: int, seed: int, *, exclude: Iterable[Problem] = ()) -> list[Problem]:
     """Return `n` problems with distinct texts, none of which shares its `key` with a problem in `exclude`.
 
+    `family` is one of `FAMILIES`. The same `seed` gives the same problems.
+
     Raises:
         ValueError: for an unknown family, or when fewer than `n` such problems exist.
     """

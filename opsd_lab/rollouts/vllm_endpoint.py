@@ -25,6 +25,8 @@ LARGEST_ANSWER = 64 * 2**20  # bytes, unfolded; a completion of 100,000 tokens t
 class Endpoint:
     """A server at `url`, for example http://gpu-3:8000. `timeout` (s) bounds the wait for the whole of each answer.
 
+    At most so many `connections` are open at a time. `api_key` goes along as a bearer token; None or an empty one sends none.
+
     An answer holds at most 64 MiB, also after unfolding one that is compressed though nobody asked for it. A server that passes
     either limit has failed, with a `ServerFault` that names it.
     """

@@ -78,7 +78,8 @@ def draw_problem(task: str, rng: np.random.Generator, name: str = "drawn") -> Pr
 def worksheets(task: str, split: str, size: int, *, seed: int = 0) -> list[Problem]:
     """Return `size` problems of a task with distinct questions; splits share none.
 
-    A question belongs to the split that its text decides, so that no split needs to know the others.
+    A question belongs to the split that its text decides, so that no split needs to know the others. The same `seed` gives the same
+    problems.
 
     Raises:
         ValueError: for an unknown task or split.

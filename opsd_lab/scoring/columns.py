@@ -19,7 +19,8 @@ Columns = dict[str, Tensor]
 def token_columns(student: Side, teachers: Teachers, tokens: Tokens, loss: Tensor) -> Columns:
     """Return the columns [n] of a few tokens: loss, log-probabilities, entropies (nats), ranks, gap, and what was recorded.
 
-    The teacher's are those of the first view, or the student's own without one; of further views `teacher_logprob` and `gap` are
+    `student` and `teachers` are the sides' logits of these `tokens`, a teacher's under the name of its view; `loss` [n] is kept as it
+    is. The teacher's are those of the first view, or the student's own without one; of further views `teacher_logprob` and `gap` are
     kept, followed by the view's name. `divergence` and `clipped` are 0 where none were recorded.
     """
     columns: Columns = {"loss": loss, **dict.fromkeys(("divergence", "clipped"), torch.zeros_like(loss)), **tokens.recorded}

@@ -38,7 +38,8 @@ def score_completions(
     """Run the policy over prompts with their completions and keep the states that predict the completions.
 
     `ids` [B, S]: each row a prompt followed by its completion, padded on the right. `prompt_lengths` [B]. `completion_mask`
-    [B, T], true where row b has a t-th completion token to score. The token at position p is predicted by the state at p - 1.
+    [B, T], true where row b has a t-th completion token to score. The token at position p is predicted by the state at p - 1. `head`
+    is what turns the states into logits, the policy's own where left out; one that several calls share is prepared once.
 
     Raises:
         ValueError: when a sequence is longer than `Policy.context_limit` allows.

@@ -63,8 +63,8 @@ def span_tokens(tokens: Sequence[str], start: int, end: int, cut: Literal["error
     """Return the first token of a span of characters [start, end) and the one after its last.
 
     White space at the edges of the span and of the tokens counts for nothing. A token without text, which is a part of a character
-    that a later token completes, belongs to that token. Where an edge falls between the visible characters of a token, "widen"
-    takes the whole token and "error" none.
+    that a later token completes, belongs to that token. `cut` says what happens where an edge falls between the visible characters
+    of a token: "widen" takes the whole token, "error" refuses the span. `start` and `end` count characters of the joined `tokens`.
 
     Raises:
         ValueError: when the span does not lie in the text, has no visible character, or (with "error") cuts a token in two.

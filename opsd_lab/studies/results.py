@@ -41,8 +41,9 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
 
     `difference` with `difference_low` and `difference_high` is over seeds and problems (`paired_crossed`), `p` its p-value after
     Holm's correction over the arms, `p_seeds` that of the t test over seeds on these problems, corrected likewise; `h` is Cohen's
-    effect size. Arms are compared on the seeds that both have finished; where there are too few for a test, its columns are NaN,
-    and where there are too few for what is said of other seeds, `note` says so.
+    effect size. Arms are compared on the seeds that both have finished; where there are too few for a test, its columns are NaN, and
+    where there are too few for what is said of other seeds, `note` says so. `results` is a study's table, of which the rows of one
+    `split` are read. `order` chooses and orders the arms; left out, all are taken as they appear.
 
     Raises:
         ValueError: when the baseline is not among the arms.
@@ -97,7 +98,8 @@ def curves(results: pd.DataFrame, arms: Sequence[str], cost: Cost = "step", spli
     """Return each arm's accuracy at each checkpoint with its t interval over seeds, and what it had spent by then.
 
     One row per arm and checkpoint: arm, split, step, cost (its name), spent (the mean over seeds), the estimate, then problems. Every
-    arm's first row is the initial policy (step 0), where there is one; it has spent nothing.
+    arm's first row is the initial policy (step 0), where there is one; it has spent nothing. `results` is a study's table, and `arms`
+    are those wanted, in this order.
 
     Raises:
         ValueError: when an arm has no row on the split.
@@ -119,7 +121,8 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
 
     Between checkpoints the accuracy is interpolated; the initial policy costs nothing (rows of step 0, those of an arm that does not
     train, on the same seed). `budget` None takes what the cheapest trained cell spent in all, so that nothing is extrapolated; a cell
-    that spent less than a budget given is left out, and so is one to which this cost does not apply, as it spent none.
+    that spent less than a budget given is left out, and so is one to which this cost does not apply, as it spent none. `results` is a
+    study's table, of which the rows of one `split` are read; `cost` names the column that is spent.
 
     Raises:
         ValueError: when no arm was trained, or none spent any, or when this cost could not be counted for some arm (NaN).

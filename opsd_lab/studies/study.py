@@ -124,6 +124,7 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
     """Train and evaluate one arm with one seed; return its rows, a row per checkpoint and split.
 
     What goes wrong, a loss that is no number included, ends the cell: the rows up to there are kept, and one more says what it was.
+    `arm` is a name of the `study`. `seed` is that of policy, training and evaluation. `progress` shows a bar of the steps.
     """
     rows: list[dict] = []
     ledger = Ledger()
@@ -163,6 +164,8 @@ def run_study(
 
     `study` makes the study; with several workers each process makes it for itself, so it must be a function of a module (or a partial
     of one), and the workers share the processor's cores. A cell that failed has its error in the table; delete its file to try again.
+
+    There is a cell for each of `seeds` and `arms`; None takes all arms of the study. `progress` shows a bar of the cells.
 
     Raises:
         ValueError: for an arm that the study does not have, or a folder that holds a cell made with other settings or damaged.

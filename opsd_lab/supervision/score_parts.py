@@ -77,8 +77,9 @@ def fingerprint(
 ) -> Parts:
     """Return all that the numbers of a scoring depend on: both sides' weights by content, objective, tokens, limits, versions.
 
-    `limits` are the number of most probable tokens, the tokens of a micro-batch, which decide how sums are rounded, and the
-    importance cap.
+    `teacher` and `student` say whose weights each side has beside the `policy`; a `student` of None has the policy's present ones.
+    `views` are each entry's examples by its name, `weights` what each token weighs. `limits` are the number of most probable tokens,
+    the tokens of a micro-batch, which decide how sums are rounded, and the importance cap.
 
     Raises:
         TypeError: when something cannot be identified.

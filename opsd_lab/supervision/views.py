@@ -34,8 +34,8 @@ def build_examples(
 ) -> list[Example]:
     """Return each rollout with its problem's prompts, every token scored.
 
-    `problems` are those that the rollouts belong to. `rewards`, one per rollout, are what views of a rollout's peers go by; they
-    become the examples' outcomes.
+    `contexts` writes the prompts. `problems` are those that the `rollouts` belong to. `rewards`, one per rollout, are what views of a
+    rollout's peers go by; they become the examples' outcomes.
 
     Raises:
         ValueError: when a rollout's problem is not among the problems, it continues another prompt than the student's, or two
@@ -63,8 +63,9 @@ def build_examples(
 def text_rollout(contexts: ContextBuilder, problem: Problem, text: str, *, control: Sequence[str] = ()) -> Rollout:
     """Return a text that some person or other model wrote as the rollout that it would be, had the student written it.
 
-    The text is tokenised once, here, behind the student's prompt; nobody sampled it, so its `logprobs` are NaN, and it does not end
-    with an end of sequence. Special tokens that it mentions stay text; `control` names the control tokens that it does write.
+    `contexts` writes the student's prompt of the `problem`. The text is tokenised once, here, behind that prompt; nobody sampled it,
+    so its `logprobs` are NaN, and it does not end with an end of sequence. Special tokens that it mentions stay text; `control` names
+    the control tokens that it does write.
 
     Raises:
         ValueError: when the text cannot be tokenised behind the prompt, see `opsd_lab.contexts.given_tokens`.
@@ -79,7 +80,8 @@ def score_rollouts(
 ) -> TokenTable:
     """Return the table of some rollouts under one objective; rollout i of the table is example i. All weights are 1.
 
-    `options` are those of `score_views`.
+    `policy`, `teacher` and `objective` are those of `score_views`, and so are the `options`. `name` is what messages call the
+    examples; with `parts`, results kept under another name do not count.
 
     Raises:
         ValueError: when there are no examples.

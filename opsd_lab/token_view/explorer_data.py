@@ -17,7 +17,11 @@ from opsd_lab.tokens.top import ARRAYS
 
 
 def frame_of_view(tables: Mapping[str, TokenTable], titles: Mapping[int, str], column: str, scale: float | None) -> str:
-    """Return what all rollouts share, as JSON: the names, the columns with their meanings and scales, the colours, the rollouts."""
+    """Return what all rollouts share, as JSON: the names, the columns with their meanings and scales, the colours, the rollouts.
+
+    `tables` have the names of their panels. `titles` go by the rollout's number; one without has its number and problem. `scale` is
+    where the colours of `column` end, in its unit; None leaves it to `default_scale`, as every other column's is.
+    """
     columns = {}
     for name, (meaning, unit, below, above) in MEANINGS.items():
         values = np.concatenate([table.frame[name].to_numpy() for table in tables.values()])

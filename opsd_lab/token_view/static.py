@@ -105,7 +105,8 @@ def render(table: TokenTable, *, column: str = "gap", titles: list[str] | None =
 def render_views(tables: Mapping[str, TokenTable], *, rollout: int, column: str = "gap", scale: float | None = None) -> TokenView:
     """Show one rollout as several tables score it, a panel for each under its name, all on one scale (see `render`).
 
-    The tables hold the same completion under different privileged views, or before and after training.
+    The tables hold the same completion under different privileged views, or before and after training. `rollout` is its number in all
+    of them. `column` is what the tokens are coloured by.
 
     Raises:
         TypeError: for something else in place of a table; the message says what to pass.

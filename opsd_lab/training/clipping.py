@@ -64,7 +64,8 @@ def clip_cosine_of_weights(
     """Return the cosine between clipped and unclipped gradient in the policy's trainable parameters; NaN where either is 0.
 
     It takes two backward passes over the same rollouts, all of whose scored tokens weigh the same. The parameters keep the gradients
-    that they had. `token_budget` is that of `TrainingParams`.
+    that they had. `teacher` is whose weights the teacher has, `objective` the one whose clip is looked at. `token_budget` is that of
+    `TrainingParams`.
 
     Raises:
         TypeError, ValueError: as `ClipMeasured` does; for no examples.

@@ -33,7 +33,11 @@ class StepBatch:
 
     @classmethod
     def of(cls, number: int, examples: list[Example], params: TrainingParams, device: torch.device) -> "StepBatch":
-        """Return the batch of a step."""
+        """Return the batch of a step.
+
+        `number` is the step's, `examples` its rollouts. `params.token_budget` bounds a micro-batch; where it is None, 1024 tokens do
+        on a `device` that is a CPU, 16,384 on others.
+        """
         budget = params.token_budget or (1024 if device.type == "cpu" else 16_384)
         return cls(number, examples, micro_batches(examples, budget))
 

@@ -99,6 +99,9 @@ def _try_views(objective: Objective, contexts: ContextBuilder) -> None:
 def check_groups(objective: Objective, gate: Gate | None, n: int, name: str) -> None:
     """Make sure that what compares the rollouts of a problem with each other gets several of them.
 
+    `objective` and `gate` are what may compare, None where there is no gate. `n` is the number of rollouts a problem gets, and `name`
+    what the message calls it.
+
     Raises:
         ValueError: when there is one rollout a problem.
     """

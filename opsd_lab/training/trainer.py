@@ -48,10 +48,12 @@ LONGEST_WAIT = timedelta(hours=1)  # of one process for the others, where all me
 class Trainer:
     """On-policy self-distillation of one policy on a list of problems.
 
-    Every problem's two prompts are built here, so that one which cannot be rendered or does not fit is reported before any
-    work. The model is kept in evaluation mode: without dropout, sampler, student and teacher compute the same function. Gradient
-    checkpointing acts where it is switched on, and weights in half precision train through float32 copies, see `MasterAdamW`. The
-    loss is the objective alone: a mixture of experts' load-balancing loss is not added.
+    `contexts` builds every problem's two prompts here, so that one which cannot be rendered or does not fit is reported before any
+    work. `sampler` continues prompts as `sampling` says. `objective` is `OPSD` where left out, `teacher` the policy as it is given
+    (`fixed_teacher`), `params` those of `TrainingParams`. The model is kept in evaluation mode: without dropout, sampler, student and
+    teacher compute the same function. Gradient checkpointing acts where it is switched on, and weights in half precision train
+    through float32 copies, see `MasterAdamW`. The loss is the objective alone: a mixture of experts' load-balancing loss is not
+    added.
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards what
     each of them weighs; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
