@@ -22,8 +22,7 @@ class Policy:
     """A causal language model with its tokenizer.
 
     `name` is what messages and pages call it, and nothing else. `model` is the transformers model, with or without peft's wrapper
-    around it. It is put into evaluation mode, so that without
-    dropout everyone who computes with it computes the same function.
+    around it. It is put into evaluation mode, so that without dropout everyone who computes with it computes the same function.
 
     Raises:
         ValueError: when neither the tokenizer nor the generation config names an end-of-sequence token; for a tokenizer without a

@@ -34,7 +34,7 @@ def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> 
         f"split {name!r}": list(problems) for name, problems in study.splits.items()
     }
     shared = {key: text for name, value in values.items() for key, text in parts_of(name, value).items()} | versions()
-    of_arms = {arm: parts_of("arm", study.arms[arm]) for arm in arms}
+    of_arms = {arm: parts_of("arm", study.arms[arm]) | parts_of("method", study.methods.get(arm, arm)) for arm in arms}
     of_seeds = {seed: policy_parts(study.policy(seed), "the initial policy") for seed in seeds}
     return {(arm, seed): shared | of_arms[arm] | of_seeds[seed] for seed in seeds for arm in arms}
 

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from opsd_lab.experiments import RESULTS
+from opsd_lab.experiments.study_tables import markdown
 from opsd_lab.figures.words import number
 from opsd_lab.studies.results import final_rows
 
@@ -41,12 +41,6 @@ def accuracy(row: pd.Series) -> str:
 def operations(value: float) -> str:
     """Return a count of floating-point operations, "3.6e12"; nothing for none."""
     return f"{value:.1e}".replace("e+", "e") if value else ""
-
-
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def study_command(name: str, table: str, rows: pd.DataFrame) -> str:
