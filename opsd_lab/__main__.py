@@ -15,6 +15,7 @@ from opsd_lab.experiments import NOTEBOOKS, RESULTS
 from opsd_lab.experiments.arms import STUDIES
 from opsd_lab.experiments.results_page import results_page
 from opsd_lab.experiments.study_tables import seeds_table
+from opsd_lab.methods.page import methods_page
 from opsd_lab.policies.policy import load_policy
 from opsd_lab.studies.results import failures
 from opsd_lab.studies.study import COLUMNS, run_study
@@ -101,6 +102,17 @@ def show(path: Path = RESULTS / "walkthrough.parquet") -> None:
     if missing := COLUMNS.keys() - set(results):
         raise SystemExit(f"{path} is no table of a study: it has no column {', '.join(sorted(missing))}")
     print(seeds_table(results))
+
+
+@app.command
+def methods(out: Path = Path("docs/methods.md")) -> None:
+    """Write the page of the family's methods.
+
+    Args:
+        out: the Markdown file.
+    """
+    write_whole(out, methods_page())
+    print(out)
 
 
 @app.command

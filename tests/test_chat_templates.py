@@ -108,7 +108,7 @@ def test_a_familys_own_control_tokens_in_any_text_stay_text_on_both_sides(family
 def test_the_end_of_a_given_text_is_the_templates_end_of_a_turn(family, tokenizer):
     pair = ContextBuilder(tokenizer).build(PROBLEM)
     text = "5, as " + " ".join(family.special) + " says."
-    (rollout,) = Texts(lambda p: text, tokenizer).write(Order(None, None, [PROBLEM], [pair], SamplingParams(400))).rollouts
+    (rollout,) = Texts(lambda p: text).write(Order(None, None, [PROBLEM], [pair], SamplingParams(400))).rollouts
     end = tokenizer(family.end, add_special_tokens=False)["input_ids"]
     assert list(rollout.completion_ids[-len(end) :]) == end and rollout.text == text
     assert "".join(rollout.tokens) == text + family.end
@@ -385,7 +385,7 @@ def test_a_given_text_has_the_tokens_that_it_has_behind_the_prompt(text, tokens)
     tokenizer = sentence_piece()
     builder = ContextBuilder(tokenizer)
     order = Order(None, None, [PROBLEM], [builder.build(PROBLEM)], SamplingParams(9))
-    (given,) = Texts(lambda p: text, tokenizer).write(order).rollouts
+    (given,) = Texts(lambda p: text).write(order).rollouts
     assert tokenizer.convert_ids_to_tokens(given.completion_ids) == [*tokens, "</s>"]
     rollout = text_rollout(builder, PROBLEM, text)
     assert tokenizer.convert_ids_to_tokens(rollout.completion_ids) == tokens and "".join(rollout.tokens) == rollout.text == text
@@ -406,7 +406,7 @@ def test_thoughts_are_control_in_a_given_text_only_if_that_is_said(backend):
     assert rollout.completion_ids == tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert control_of(tokenizer, rollout.completion_ids) == tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
     with pytest.raises(ValueError, match="would end a text before its end"):
-        texts = Texts(lambda p: text, tokenizer, control=("<|im_end|>",))
+        texts = Texts(lambda p: text, control=("<|im_end|>",))
         texts.write(Order(None, None, [PROBLEM], [builder.build(PROBLEM)], SamplingParams(99)))
 
 
@@ -418,7 +418,7 @@ def test_an_end_of_turn_that_does_not_end_the_policys_completions_is_refused(bac
     policy = Policy("tiny", plain.model, tokenizer)
     pair = ContextBuilder(tokenizer).build(PROBLEM)
     with pytest.raises(ValueError, match=r"'<\|eot\|>', which does not end the completions of tiny \('<\|im_end\|>' do\)"):
-        Texts(lambda p: "5", tokenizer).write(Order(HFSampler(policy, progress=False), None, [PROBLEM], [pair], SamplingParams(9)))
+        Texts(lambda p: "5").write(Order(HFSampler(policy, progress=False), None, [PROBLEM], [pair], SamplingParams(9)))
 
 
 def test_a_template_without_an_end_of_turn_ends_a_text_with_the_end_that_the_policy_knows(backend):
@@ -433,7 +433,7 @@ def test_a_pair_made_by_hand_has_no_text_to_tokenise_behind(backend):
     tokenizer = Family("bare", CHATML, ("<|im_start|>", "<|im_end|>"), "<|im_end|>", "<|im_end|>").tokenizer(backend)
     pair = replace(ContextBuilder(tokenizer).build(PROBLEM), student=None)
     with pytest.raises(ValueError, match=r"Texts needs prompts from ContextBuilder.build"):
-        Texts(lambda p: "5", tokenizer).write(Order(None, None, [PROBLEM], [pair], SamplingParams(9)))
+        Texts(lambda p: "5").write(Order(None, None, [PROBLEM], [pair], SamplingParams(9)))
 
 
 def test_given_text_that_the_tokenizer_changes_is_refused(backend):

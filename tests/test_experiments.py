@@ -11,11 +11,11 @@ from opsd_lab.identity.parts import differences
 from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts import SamplingParams
+from opsd_lab.rollouts import SamplingParams, Texts
 from opsd_lab.sandbox import CHAT, worksheets
 from opsd_lab.studies.results import failures, final_rows
 from opsd_lab.studies.study import COLUMNS, Study, run_cell, run_study
-from opsd_lab.training.recipes import Recipe, texts_of
+from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
 
@@ -37,7 +37,7 @@ def solution(problem: Problem) -> str:
 ARMS = {
     "base": None,
     "OPSD": Recipe(OPSD(), reference_solution),
-    "SFT: gold": Recipe(SFT(), source=texts_of(solution), sampling={"max_new_tokens": 64}),
+    "SFT: gold": Recipe(SFT(), source=Texts(solution), sampling={"max_new_tokens": 64}),
     "GRPO": Recipe(GRPO(), n=2),
     "crash": Recipe(problems=crashing),
     "diverge": Recipe(OPSD(), reference_solution, training={"learning_rate": 1e30, "max_grad_norm": 1e30}),

@@ -36,6 +36,7 @@ FOLDERS = [
     "token_view",
     "figures",
     "sandbox",
+    "methods",
     "experiments",
     "__main__",
     "opsd_lab",

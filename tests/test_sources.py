@@ -41,7 +41,7 @@ def by_parity(rollouts, problems):
 
 def test_given_texts_are_trained_on_token_by_token_with_the_end_of_sequence():
     policy = add_lora(tiny_policy(), rank=4, alpha=8)
-    trainer = build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), objective=SFT(), new=64)
+    trainer = build(policy, source=Texts(lambda p: p.solution), objective=SFT(), new=64)
     (record,) = run(trainer)
     solutions = {p.id: p.solution for p in PROBLEMS}
     for rollout in record.rollouts:
@@ -57,16 +57,16 @@ def test_given_texts_are_trained_on_token_by_token_with_the_end_of_sequence():
 def test_maximum_likelihood_makes_the_texts_likelier():
     policy = add_lora(tiny_policy(), rank=4, alpha=8)
     params = dataclasses.replace(PARAMS, batch_size=12)
-    records = run(build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), objective=SFT(), new=64, params=params), 8)
+    records = run(build(policy, source=Texts(lambda p: p.solution), objective=SFT(), new=64, params=params), 8)
     assert records[-1].loss < records[0].loss - 0.1
 
 
 def test_a_text_that_is_too_long_or_changed_by_the_tokenizer_is_named():
     policy = add_lora(tiny_policy(), rank=4, alpha=8)
     with pytest.raises(ValueError, match=r"problem 'p\d+': its text has \d+ tokens, more than max_new_tokens = 3"):
-        run(build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), objective=SFT(), new=3))
+        run(build(policy, source=Texts(lambda p: p.solution), objective=SFT(), new=3))
     with pytest.raises(ValueError, match="no tokens"):
-        run(build(policy, source=Texts(lambda p: "", policy.tokenizer), objective=SFT()))
+        run(build(policy, source=Texts(lambda p: ""), objective=SFT()))
 
 
 def test_the_teacher_writes_under_its_own_weights_and_prompt_and_the_student_learns_behind_its_own():
@@ -204,7 +204,7 @@ def test_pieces_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="need `rewards`"):
         build(policy, gate=correct_only)
     with pytest.raises(ValueError, match="given texts were not sampled"):
-        build(policy, source=Texts(lambda p: p.solution, policy.tokenizer), params=dataclasses.replace(PARAMS, importance_cap=2.0))
+        build(policy, source=Texts(lambda p: p.solution), params=dataclasses.replace(PARAMS, importance_cap=2.0))
     with pytest.raises(ValueError, match="OPSD does not look at rewards, and there is no gate that does"):
         build(policy, rewards=by_parity)
 

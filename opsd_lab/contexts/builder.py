@@ -4,16 +4,19 @@ The student's user turn is the question and an instruction. A teacher's has the 
 each view. Texts are joined, never formatted, so a literal `\\boxed{}` or `{x}` in them is safe.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.basics.options import name_of
+from opsd_lab.basics.schedules import Controller, at_step
 from opsd_lab.contexts.chat import ChatFormat, check_switches
 from opsd_lab.contexts.prompts import Prompt, PromptWriter
-from opsd_lab.contexts.views import View, needs_rollout, reference_solution
+from opsd_lab.contexts.views import Shown, View, WrittenView, needs_rollout, reference_solution
 from opsd_lab.problems.problem import Problem
 
 VIEW = "teacher"  # the name of a view that stands alone
@@ -106,6 +109,19 @@ class ContextBuilder:
         """Whether a view looks at the rollout, so that its prompt can only be built when there is one."""
         return any(needs_rollout(view) for view in self.views.values())
 
+    @property
+    def written(self) -> dict[str, WrittenView]:
+        """The views that the teacher writes, by name."""
+        return {name: view for name, view in self.views.items() if isinstance(view, WrittenView)}
+
+    def at(self, step: int, states: Mapping[Controller, Any] | None = None) -> "ContextBuilder":
+        """Return the builder with a step's numbers in place of the views' schedules and controllers; itself where there are none."""
+        if (view := at_step(self.view, step, states)) is self.view:
+            return self
+        found = copy.copy(self)  # not `replace`, which would prepare the formats anew
+        object.__setattr__(found, "view", view)
+        return found
+
     def build(self, problem: Problem) -> Prompts:
         """Return the prompts of a problem; views that look at the rollout have none yet, see `with_rollout`.
 
@@ -114,20 +130,38 @@ class ContextBuilder:
                 tokens, or a prompt is longer than `max_tokens`.
         """
         student = self.prompt(problem, "student")
-        teachers = {name: None if needs_rollout(view) else self._teacher(problem, name) for name, view in self.views.items()}
+        teachers = {n: None if needs_rollout(view) else self._teacher(problem, n, view) for n, view in self.views.items()}
         return Prompts(student.ids, teachers, student)
 
-    def with_rollout(self, prompts: Prompts, problem: Problem, rollout: object, group: object) -> Prompts:
+    def with_rollout(
+        self, prompts: Prompts, problem: Problem, rollout: object, group: object, written: Mapping[str, str] | None = None
+    ) -> Prompts:
         """Return a problem's prompts with those of the views that look at one of its rollouts and at its group (`Group`).
 
         `prompts` are those that `build` made of the `problem`. Such views are given `rollout` and `group` besides the problem.
+        `written` has what the teacher wrote for its views, by their names; a view that it leaves out has nothing to show.
 
         Raises:
             ValueError: as `build` does.
         """
-        late = {name for name, view in self.views.items() if needs_rollout(view)}
-        found = {n: self._teacher(problem, n, rollout, group) if n in late else ids for n, ids in prompts.teachers.items()}
+        late = {name: view for name, view in self.views.items() if needs_rollout(view)}
+        found = dict(prompts.teachers)
+        for name, view in late.items():
+            if not isinstance(view, WrittenView):
+                found[name] = self._teacher(problem, name, view, rollout, group)
+            elif name in (written or {}):
+                found[name] = self._teacher(problem, name, view.show, written[name])
         return replace(prompts, teachers=found) if late else prompts
+
+    def teacher_prompt(self, problem: Problem, view: View, *seen: object) -> tuple[int, ...] | None:
+        """Return what any view shows of a problem as the teacher's prompt; None where it has nothing to show.
+
+        `seen` are a rollout of the problem and its group, for a view that looks at them.
+
+        Raises:
+            ValueError: as `build` does.
+        """
+        return self._teacher(problem, VIEW, view, *seen)
 
     def student_prompt(self, problem: Problem) -> list[int]:
         """Return the student's prompt alone, as token ids; evaluation needs no more."""
@@ -149,15 +183,16 @@ class ContextBuilder:
         """
         return self._written(problem, side, self._shown(problem, view) if side == "teacher" else None)
 
-    def _teacher(self, problem: Problem, view: str, *seen: object) -> tuple[int, ...] | None:
-        shown = self._asked(problem, view, *seen)
+    def _teacher(self, problem: Problem, name: str, view: View, *seen: object) -> tuple[int, ...] | None:
+        shown = self._asked(problem, name, view, *seen)
         return None if shown is None else self._written(problem, "teacher", shown).ids
 
-    def _written(self, problem: Problem, side: str, shown: str | None) -> Prompt:
+    def _written(self, problem: Problem, side: str, shown: Shown | None) -> Prompt:
         chat = {"student": self.student, "teacher": self.teacher}[side]
-        privileged = {} if shown is None else {"privileged text": shown}
+        question = problem.question if shown is None or shown.question is None else shown.question
+        privileged = {} if shown is None else {"privileged text": shown.text}
         try:
-            prompt = self._writers[side].prompt({"question": problem.question, **privileged, "instruction": chat.instruction})
+            prompt = self._writers[side].prompt({"question": question, **privileged, "instruction": chat.instruction})
         except ValueError as error:
             raise ValueError(f"problem {problem.id!r}, the {side}'s prompt: {error}") from error
         if self.max_tokens is not None and len(prompt.ids) > self.max_tokens:
@@ -167,28 +202,27 @@ class ContextBuilder:
             )
         return prompt
 
-    def _shown(self, problem: Problem, view: str | None) -> str:
+    def _shown(self, problem: Problem, view: str | None) -> Shown:
         """Return what a view shows of a problem alone."""
         if view is None and len(self.views) > 1:
             raise ValueError(f"there are several views ({', '.join(self.views)}); name one")
         name = view or next(iter(self.views))
-        if (shown := None if needs_rollout(self.views[name]) else self._asked(problem, name)) is None:
+        if (shown := None if needs_rollout(self.views[name]) else self._asked(problem, name, self.views[name])) is None:
             raise ValueError(f"the view {name!r} has nothing to show of problem {problem.id!r} without a rollout of it")
         return shown
 
-    def _asked(self, problem: Problem, name: str, *seen: object) -> str | None:
-        view = self.views[name]
+    def _asked(self, problem: Problem, name: str, view: View, *seen: object) -> Shown | None:
         where = f"the view {name_of(view) if name == VIEW else name}, problem {problem.id!r}"
         try:
             shown = view(problem, *seen)
         except Exception as error:  # a view is the user's own function
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"{where}: {kind}{error}") from error
-        if not isinstance(shown, str | None):
+        if not isinstance(shown, str | Shown | None):
             raise ValueError(
                 f'{where}: it returned {shown!r}, no text; return "" to show nothing, None where there is no such context'
             )
-        return shown
+        return Shown(shown) if isinstance(shown, str) else shown
 
     @cached_property
     def _writers(self) -> dict[str, PromptWriter]:

@@ -1,17 +1,29 @@
 """Privileged views: functions that return what the teacher sees beyond the question, as text.
 
 A view takes the problem alone, or the problem, a rollout of it and the rollout's `Group`. An empty text gives the student's own view.
-None says that there is no such context: the rollout does not count for what needs this view.
+None says that there is no such context: the rollout does not count for what needs this view. A `Shown` has another question as well.
+A number of a view may be a schedule or a controller.
 """
 
 import hashlib
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
+from opsd_lab.basics.options import real, whole
 from opsd_lab.problems.problem import Problem
 
-View = Callable[..., str | None]
+
+@dataclass(frozen=True)
+class Shown:
+    """What a teacher sees: a privileged text, and a question in place of the problem's own; "" for none, None for the problem's."""
+
+    text: str
+    question: str | None = None
+
+
+View = Callable[..., str | Shown | None]
 
 SHOWN_SOLUTION = "Here is a verified solution:"
 SHOWN_BEGINNING = "Here is the beginning of a verified solution:"
@@ -26,6 +38,8 @@ def needs_rollout(view: View) -> bool:
     Raises:
         TypeError: for what is no function, or one that takes another number of arguments.
     """
+    if isinstance(view, WrittenView):
+        return True
     try:
         asked = [p for p in inspect.signature(view).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
@@ -78,22 +92,33 @@ def answer_only(problem: Problem) -> str:
     return problem.answer.join(SHOWN_ANSWER)
 
 
-def partial_solution(fraction: float, closing: str = OWN_WORDS) -> View:
-    """Show the first part of the solution, `fraction` of its characters up to a whole word, followed by the sentence `closing`.
+@dataclass(frozen=True)
+class PartialSolution:
+    """Shows the first part of the solution, `fraction` of its characters up to a whole word, followed by the sentence `closing`.
+
+    With `answer`, the final answer stands behind the part (arXiv 2605.11458).
 
     Raises:
-        ValueError: when the fraction is not in (0, 1], or, later, when a problem has no solution.
+        TypeError, ValueError: when the fraction is not in (0, 1], or, later, when a problem has no solution.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction is {fraction}; it lies in (0, 1]")
 
-    def partial_solution_view(problem: Problem) -> str:
+    fraction: float
+    closing: str = OWN_WORDS
+    answer: bool = False
+
+    def __post_init__(self) -> None:
+        real("fraction", self.fraction, above=0, most=1)
+
+    def __call__(self, problem: Problem) -> str:
+        """Return the text."""
         solution = _solution(problem)
-        end = round(fraction * len(solution))
+        end = round(self.fraction * len(solution))
         end += len(re.match(r"\S*", solution[end:]).group())
-        return "\n".join(part for part in (SHOWN_BEGINNING, solution[:end], closing) if part)
+        answer = problem.answer.join(SHOWN_ANSWER) if self.answer else ""
+        return "\n".join(part for part in (SHOWN_BEGINNING, solution[:end], answer, self.closing) if part)
 
-    return partial_solution_view
+
+partial_solution = PartialSolution
 
 
 def hints(problem: Problem) -> str:
@@ -139,34 +164,83 @@ def change_numbers(problem: Problem) -> str:
     return changed
 
 
-def wrong_solution(write: Callable[[Problem], str] = replace_answer, closing: str = OWN_WORDS) -> View:
-    """Show a wrong solution under the words that present the verified one; `write` makes it from the problem."""
+@dataclass(frozen=True)
+class WrongSolution:
+    """Shows a wrong solution under the words that present the verified one; `write` makes it from the problem."""
 
-    def wrong_solution_view(problem: Problem) -> str:
-        return _show_solution(write(problem), closing)
+    write: Callable[[Problem], str] = replace_answer
+    closing: str = OWN_WORDS
 
-    return wrong_solution_view
+    def __call__(self, problem: Problem) -> str:
+        """Return the text."""
+        return _show_solution(self.write(problem), self.closing)
 
 
-def other_problem(donors: Sequence[Problem], closing: str = OWN_WORDS) -> View:
-    """Show another problem's solution under the words that present the verified one.
+wrong_solution = WrongSolution
+
+
+@dataclass(frozen=True)
+class OtherProblem:
+    """Shows another problem's solution under the words that present the verified one.
 
     A control that keeps everything but the content: same wording, same kind of text, no information about this problem. Each
-    problem has one fixed donor, never itself and, where possible, never one with the same answer.
+    problem has one fixed donor, never itself and, where possible, never one with the same answer. In a Recipe the training problems
+    are the donors where none are given.
 
     Raises:
         ValueError: when there is no donor other than the problem itself.
     """
-    donors = tuple(donors)
 
-    def other_problem_view(problem: Problem) -> str:
-        others = [d for d in donors if d.id != problem.id and d.question != problem.question]
+    donors: Sequence[Problem] = field(default=(), repr=False)
+    closing: str = OWN_WORDS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "donors", tuple(self.donors))
+
+    def begin(self, start: object) -> "OtherProblem":
+        """Return the view with its own donors or, where it has none, the problems of a run's `Start`."""
+        return self if self.donors else replace(self, donors=tuple(start.problems))
+
+    def donor(self, problem: Problem) -> Problem:
+        """Return the problem whose solution is shown."""
+        others = [d for d in self.donors if d.id != problem.id and d.question != problem.question]
         others = [d for d in others if d.answer != problem.answer] or others
         if not others:
-            raise ValueError(f"other_problem: no donor for problem {problem.id!r} among {len(donors)}")
-        return _show_solution(_solution(others[_stable_index(problem.id, len(others))]), closing)
+            raise ValueError(f"other_problem: no donor for problem {problem.id!r} among {len(self.donors)}")
+        return others[_stable_index(problem.id, len(others))]
 
-    return other_problem_view
+    def __call__(self, problem: Problem) -> str:
+        """Return the text."""
+        return _show_solution(_solution(self.donor(problem)), self.closing)
+
+
+other_problem = OtherProblem
+
+
+@dataclass(frozen=True)
+class WrittenView:
+    """A view that the teacher writes at each step: it continues what `ask` shows, and `show` makes the privileged text of that.
+
+    `ask` is a view. `show` takes the problem and the text of at most `max_new_tokens` tokens, drawn at `temperature`, and returns as
+    a view does. What is written is billed as the teacher's.
+    """
+
+    ask: View
+    show: Callable[[Problem, str], str | Shown | None]
+    max_new_tokens: int
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        whole("WrittenView: max_new_tokens", self.max_new_tokens, least=1)
+        real("WrittenView: temperature", self.temperature, least=0)
+
+    def __call__(self, problem: Problem) -> str:
+        """Refuse to be asked without the teacher at hand.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a WrittenView is written by the teacher during training; nothing else can ask it")
 
 
 def _stable_index(text: str, size: int) -> int:

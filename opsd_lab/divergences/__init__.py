@@ -2,7 +2,7 @@
 
 from opsd_lab.divergences.divergence import Compared, Divergence, Entries, Support, Tail, compare, relative
 from opsd_lab.divergences.fused import Computed, fused_losses
-from opsd_lab.divergences.kullback_leibler import JSD, ForwardKL, ReverseKL, forward_kl, jsd, reverse_kl
+from opsd_lab.divergences.kullback_leibler import JSD, ForwardKL, Renyi, ReverseKL, SkewedKL, forward_kl, jsd, reverse_kl
 from opsd_lab.divergences.side import Side
 
 __all__ = [
@@ -12,8 +12,10 @@ __all__ = [
     "Divergence",
     "Entries",
     "ForwardKL",
+    "Renyi",
     "ReverseKL",
     "Side",
+    "SkewedKL",
     "Support",
     "Tail",
     "compare",

@@ -1,4 +1,4 @@
-"""The Kullback-Leibler divergences and their mixtures; each writes its slopes out beside its formula."""
+"""The Kullback-Leibler divergences, their mixtures and Renyi's; most write their slopes out beside their formula."""
 
 import math
 from dataclasses import dataclass
@@ -75,6 +75,56 @@ class JSD(Divergence):
         ours = relative(student.logprobs, log_m, student.probabilities).mul_(1 - self.beta)
         theirs = relative(teacher.logprobs, log_m, teacher.probabilities)
         return Entries(torch.add(ours, theirs, alpha=self.beta), ours)  # the derivative through the mixture cancels
+
+
+@dataclass(frozen=True)
+class SkewedKL(Divergence):
+    """KL(teacher || alpha * teacher + (1 - alpha) * student); alpha 0 is the forward KL.
+
+    Raises:
+        TypeError, ValueError: unless alpha lies in [0, 1).
+    """
+
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        real("SkewedKL: alpha", self.alpha, least=0, below=1)
+
+    def terms(self, student: Side, teacher: Side) -> Tensor:
+        """Return t * log(t / m) for each entry [n, V]."""
+        log_s, log_t = finite(student.logprobs), finite(teacher.logprobs)
+        if not self.alpha:
+            return relative(teacher.logprobs, student.logprobs)
+        return relative(log_t, torch.logaddexp(log_t + math.log(self.alpha), log_s + math.log1p(-self.alpha)))
+
+
+@dataclass(frozen=True)
+class Renyi(Divergence):
+    """Renyi's divergence log(sum over v of t**alpha * s**(1 - alpha)) / (alpha - 1); near alpha 1 it is the forward KL.
+
+    Raises:
+        TypeError, ValueError: unless alpha is positive and not 1.
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        real("Renyi: alpha", self.alpha, above=0)
+        if self.alpha == 1:
+            raise ValueError("Renyi: alpha 1 is the forward KL; take forward_kl")
+
+    def terms(self, student: Side, teacher: Side) -> Tensor:
+        """Refuse: it is no sum over entries.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("Renyi's divergence is no sum over entries")
+
+    def value(self, student: Side, teacher: Side) -> Tensor:
+        """Return the divergence of each token [n], nats."""
+        powers = self.alpha * finite(teacher.logprobs) + (1 - self.alpha) * finite(student.logprobs)
+        return powers.logsumexp(-1) / (self.alpha - 1)
 
 
 forward_kl, reverse_kl, jsd = ForwardKL(), ReverseKL(), JSD

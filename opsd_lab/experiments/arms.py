@@ -27,14 +27,13 @@ from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.policies.teachers import OtherTeacher, Teacher, ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin
-from opsd_lab.rollouts import HFSampler, SamplingParams, sample_rollouts
+from opsd_lab.rollouts import HFSampler, SamplingParams, Texts, sample_rollouts
 from opsd_lab.rollouts.gates import correct_only, incorrect_only
-from opsd_lab.rollouts.sources import Source
 from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.sandbox import CHAT as SANDBOX_CHAT
 from opsd_lab.sandbox import load_sandbox, own_solution, worksheets
 from opsd_lab.studies.study import Study
-from opsd_lab.training.recipes import Recipe, texts_of
+from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
 REFERENCE = reference_view()
@@ -43,11 +42,6 @@ REFERENCE = reference_view()
 def sandbox_policy(seed: int) -> Policy:
     """Return the sandbox's student, all of whose weights train."""
     return load_sandbox()
-
-
-def from_the_teacher(policy: Policy) -> Source:
-    """Return the source in which the teacher writes."""
-    return TeacherWrites()
 
 
 def the_expert(policy: Policy) -> Teacher:
@@ -97,14 +91,14 @@ def baselines() -> dict[str, Recipe | None]:
         "OPSD": OPSD_ARM,
         "OPSD, forward KL": replace(OPSD_ARM, objective=OPSD(forward_kl)),
         "OPSD, sampled token": replace(OPSD_ARM, objective=SampledTokenOPSD()),
-        "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=from_the_teacher),
+        "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=TeacherWrites()),
         "distillation from the expert": Recipe(REVERSE, no_privilege, teacher=the_expert),
-        "SFT on references": Recipe(SFT(), source=texts_of(reference_and_answer)),
-        "SFT in own words": Recipe(SFT(), source=texts_of(own_solution)),
-        "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=from_the_teacher, gate=correct_only),
+        "SFT on references": Recipe(SFT(), source=Texts(reference_and_answer)),
+        "SFT in own words": Recipe(SFT(), source=Texts(own_solution)),
+        "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=TeacherWrites(), gate=correct_only),
         "GRPO": Recipe(GRPO(), n=8),
         "GRPO, not scaled": Recipe(GRPO(scale=False), n=8),
-        "control: another problem's solution": Recipe(REVERSE, other_problem(sandbox_train(), closing="")),
+        "control: another problem's solution": Recipe(REVERSE, other_problem(closing="")),
     }
 
 
@@ -230,7 +224,7 @@ def smollm2_arms() -> dict[str, Recipe | None]:
     return {
         "base": None,
         "OPSD": Recipe(OPSD(forward_kl), REFERENCE),
-        "SFT": Recipe(SFT(), source=texts_of(continued_reference), sampling={"max_new_tokens": 48}),
+        "SFT": Recipe(SFT(), source=Texts(continued_reference), sampling={"max_new_tokens": 48}),
         "GRPO": Recipe(GRPO(), n=4, sampling={"temperature": 1.0}),  # it needs the whole distribution
         "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
     }

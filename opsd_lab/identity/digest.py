@@ -4,6 +4,7 @@ Functions and classes count by their code with all that it refers to, whatever t
 version. What cannot be told apart so is refused.
 """
 
+import contextlib
 import datetime
 import decimal
 import enum
@@ -232,6 +233,9 @@ class _Walk:
         property: lambda self, v, at: joined("property", self.of((v.fget, v.fset, v.fdel), at)),
         BUILTIN: _builtin,
         types.ModuleType: lambda self, v, at: joined("module", v.__name__.encode()),
+        contextlib._GeneratorContextManager: lambda self, v, at: joined(  # as a decorator, made anew at each call
+            "context manager", self.of((v.func, v.args, v.kwds), at)
+        ),
         slice: lambda self, v, at: joined("slice", self.of((v.start, v.stop, v.step), at)),
         (list, tuple, deque): _sequence,
         (set, frozenset, Set): _set,

@@ -79,7 +79,7 @@ def plain_digest(value: object) -> bytes | None:
         return joined("path", _path(value).encode("utf-8", "surrogatepass"))
     if kind is re.Pattern:
         return joined("pattern", plain_digest(value.pattern), str(value.flags).encode())
-    if isinstance(value, torch.dtype | torch.device | np.dtype):
+    if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format | np.dtype):
         return joined("type", str(value).encode())
     return None
 

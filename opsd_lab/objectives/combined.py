@@ -98,6 +98,35 @@ class Sum(_Several):
 
 
 @dataclass(frozen=True)
+class Scaled(_Several):
+    """Another objective's loss times a mark or a signal of each token, named `by`.
+
+    Raises:
+        TypeError: for what is no objective.
+    """
+
+    objective: Objective
+    by: str
+
+    def __post_init__(self) -> None:
+        instance("Scaled: objective", self.objective, Objective, 'write Scaled(OPSD(), "certainty")')
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The one objective."""
+        return (self.objective,)
+
+    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the scaled losses of a few tokens [n]."""
+        return tokens[self.by].to(student.logits) * compute_losses(self.objective, student, teachers, tokens, slope=False).loss
+
+    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
+        """Return the scaled losses and their slopes."""
+        found, scale = compute_losses(self.objective, student, teachers, tokens, slope=True), tokens[self.by].to(student.logits)
+        return Losses(scale * found.loss, scale[:, None] * found.slope)
+
+
+@dataclass(frozen=True)
 class Route(_Several):
     """One objective for the tokens that are chosen, another for the rest.
 

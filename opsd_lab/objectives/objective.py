@@ -25,7 +25,7 @@ class Objective(ABC):
     Where `needs_teacher` is false, no teacher is run. Where `needs_rewards` is true, rollouts are judged, and `advantages` says
     what becomes of the rewards; where `needs_groups` is, a rollout's advantage comes from the others of its problem.
     `sees_outcomes` allows rewards that are not needed. `needs_sampled_logprobs` says that the losses hold the student's probability
-    against the sampler's.
+    against the sampler's. A token counts if it has all views, or those that `needed_views` names, where it names some.
     """
 
     needs_teacher: bool = True
@@ -33,6 +33,7 @@ class Objective(ABC):
     sees_outcomes: bool = False
     needs_groups: bool = False
     needs_sampled_logprobs: bool = False
+    needed_views: tuple[str, ...] | None = None
 
     @abstractmethod
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
@@ -51,8 +52,9 @@ class Objective(ABC):
         return list(rewards)
 
     def counts(self, tokens: Tokens) -> Tensor:
-        """Return which of the tokens [n] count: those that have every view, where a teacher is needed."""
-        return tokens.have(tokens.seen if self.needs_teacher else ())
+        """Return which of the tokens [n] count: those that have the views that are needed, where a teacher is."""
+        views = tokens.seen if self.needed_views is None else self.needed_views
+        return tokens.have(views if self.needs_teacher else ())
 
 
 def compute_losses(objective: Objective, student: Side, teachers: Teachers, tokens: Tokens, *, slope: bool) -> Losses:

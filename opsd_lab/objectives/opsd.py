@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from opsd_lab.basics.options import instance, real
+from opsd_lab.basics.schedules import Varying
 from opsd_lab.divergences import Divergence, Side, Support, Tail, compare, forward_kl
 from opsd_lab.divergences.divergence import PLAIN, check_options
 from opsd_lab.objectives.objective import Losses, Objective, through_token
@@ -17,8 +18,10 @@ from opsd_lab.objectives.tokens import Teachers, Tokens
 class OPSD(Objective):
     """Full-vocabulary on-policy self-distillation (arXiv 2601.18734, Algorithm 1): the loss of a token is its divergence.
 
-    The options are those of `opsd_lab.divergences.divergence`. `target` says towards what the student is moved: the teacher itself,
-    or a side made of several. Log-probabilities, entropies and ranks are recorded at temperature 1.
+    The options are those of `opsd_lab.divergences.divergence`. `token_clip` bounds each token's divergence from above, after the sum
+    over the vocabulary (arXiv 2605.06597). `target` says towards what the student is moved: the teacher itself, or a side made of
+    several; `needed_views` are the views that a token must have to count, all of them where it is None. Log-probabilities, entropies
+    and ranks are recorded at temperature 1.
 
     A small `pointwise_clip` turns the gradient of `forward_kl` against the teacher: entries above the clip, which the teacher
     prefers, lose their slope, and those that it avoids keep theirs. On SmolLM2's own rollouts the mean cosine of clipped and
@@ -36,16 +39,21 @@ class OPSD(Objective):
     tail: Tail = "bucket"
     support: Support = "teacher"
     target: Target = the_teacher
+    token_clip: float | None = None
+    needed_views: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.token_clip is not None:
+            real("OPSD: token_clip", self.token_clip, above=0)
         remedy = "take forward_kl, reverse_kl or jsd(0.5), or write a Divergence with a method `terms`"
-        instance("OPSD: divergence", self.divergence, Divergence, remedy)
+        if not isinstance(self.divergence, Varying):  # one after another, checked when its step comes
+            instance("OPSD: divergence", self.divergence, Divergence, remedy)
         check_options(**self.options)
         if self.vocab_top_k is None and (unused := [name for name in ("tail", "support") if getattr(self, name) != PLAIN[name]]):
             raise ValueError(f"OPSD: {' and '.join(unused)} say what becomes of a shortened vocabulary; give vocab_top_k as well")
         if not callable(self.target):
             raise TypeError(f"OPSD: target is {self.target!r}; give a function of the student's side and the teachers'")
-        if self.pointwise_clip is not None:
+        if self.pointwise_clip is not None and not isinstance(self.divergence, Varying):
             _check_terms(self.divergence)
 
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
@@ -59,8 +67,13 @@ class OPSD(Objective):
     def _compared(self, student: Side, teachers: Teachers, tokens: Tokens, *, slope: bool) -> Losses:
         target = self.target(student.detached(), teachers)
         found = compare(self.divergence, student, target, **self.options, slope=slope)
-        tokens.record(divergence=found.kept, clipped=found.clipped)
-        return Losses(found.kept, found.slope)
+        loss, clipped, slopes = found.kept, found.clipped, found.slope
+        if self.token_clip is not None:
+            over = loss > self.token_clip
+            loss, clipped = loss.clamp(max=self.token_clip), clipped + (loss - self.token_clip).clamp(min=0).detach()
+            slopes = None if slopes is None else slopes.masked_fill_(over[:, None], 0.0)
+        tokens.record(divergence=loss, clipped=clipped)
+        return Losses(loss, slopes)
 
     @property
     def options(self) -> dict[str, object]:
@@ -72,13 +85,15 @@ class OPSD(Objective):
 class SampledTokenOPSD(Objective):
     """The policy-gradient form (arXiv 2601.18734): loss = -stopgrad(A) * log p_student(y), A = log p_teacher(y) - log p_student(y).
 
-    The divergence recorded is the one-sample estimate of the reverse KL, -A, whose value the loss does not show.
+    The divergence recorded is the one-sample estimate of the reverse KL, -A, whose value the loss does not show. `target` is that of
+    `OPSD`.
 
     Raises:
         TypeError, ValueError: for a temperature that is not positive.
     """
 
     temperature: float = 1.0
+    target: Target = the_teacher
 
     def __post_init__(self) -> None:
         real("SampledTokenOPSD: temperature", self.temperature, above=0)
@@ -86,7 +101,8 @@ class SampledTokenOPSD(Objective):
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
         """Return the losses of a few tokens [n]; no gradient reaches the advantage."""
         chosen = student.at(self.temperature).of(tokens.ids)
-        advantage = (teachers.only.at(self.temperature).of(tokens.ids) - chosen).detach()
+        target = self.target(student.detached(), teachers)
+        advantage = (target.at(self.temperature).of(tokens.ids) - chosen).detach()
         tokens.record(divergence=-advantage)
         return -advantage * chosen
 

@@ -9,8 +9,9 @@ from opsd_lab.basics.options import name_of
 
 TokenWeights = Callable[[Mapping[str, Tensor]], Tensor]
 """From columns, each [N], to the tokens' weights [N]. Columns are those of the TokenTable that are numbers, `rollout` and `position`
-among them, and `length`, `advantage`, `outcome`, `pass_rate`, `sampled_logprob`. A function gets whole rollouts, but not all of a
-step's at once; `of_the_step` marks one that needs them."""
+among them, and `ids`, `length`, `advantage`, `outcome`, `pass_rate`, `sampled_logprob`, `source`, `seen` with a view's name behind
+(whether the token has it), and the Trainer's marks and signals. A function gets whole rollouts, but not all of a step's at once;
+`of_the_step` marks one that needs them."""
 
 
 def of_the_step(weights: TokenWeights) -> TokenWeights:
@@ -22,6 +23,17 @@ def of_the_step(weights: TokenWeights) -> TokenWeights:
 def needs_step(weights: TokenWeights | None) -> bool:
     """Return whether weights need all tokens of a step at once."""
     return bool(getattr(weights, "needs_step", False))
+
+
+def not_divided_out(weights: TokenWeights) -> TokenWeights:
+    """Mark weights that make the step smaller too: the losses' sum is divided by what the tokens weigh without them."""
+    weights.divided_out = False
+    return weights
+
+
+def divided_out(weights: TokenWeights | None) -> bool:
+    """Return whether the losses' sum is divided by what these weights sum to."""
+    return weights is not None and getattr(weights, "divided_out", True)
 
 
 def weigh(weights: TokenWeights, columns: Mapping[str, Tensor]) -> Tensor:

@@ -6,8 +6,8 @@ from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
 from opsd_lab.rollouts.given_texts import Texts
 from opsd_lab.rollouts.hf import HFSampler
 from opsd_lab.rollouts.sampling import sample_rollouts
-from opsd_lab.rollouts.sources import BestOf, SourceMixture, Stored, StudentWrites
-from opsd_lab.rollouts.teacher_writes import TeacherWrites
+from opsd_lab.rollouts.sources import BestOf, SourceMixture, Stored, StudentWrites, Together
+from opsd_lab.rollouts.teacher_writes import TeacherRewrites, TeacherWrites
 from opsd_lab.rollouts.vllm_local import VLLMSampler
 from opsd_lab.rollouts.vllm_server import VLLMServerSampler
 
@@ -20,8 +20,10 @@ __all__ = [
     "SourceMixture",
     "Stored",
     "StudentWrites",
+    "TeacherRewrites",
     "TeacherWrites",
     "Texts",
+    "Together",
     "VLLMSampler",
     "VLLMServerSampler",
     "correct_only",

@@ -1,5 +1,6 @@
 """Which rollouts count: functions of their rewards, and of whose they are."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,8 +10,15 @@ from opsd_lab.rollouts.base import Rollout
 
 Rewards = Callable[[Sequence[Rollout], Sequence[Problem]], list[float]]
 """From rollouts and their problems to a reward each."""
-Gate = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From rewards [R] and the names of their problems [R] to what each rollout weighs [R]: Booleans, or floats of at least 0."""
+Gate = Callable[..., np.ndarray]
+"""From rewards [R] and the names of their problems [R] to what each rollout weighs [R]: Booleans, or floats of at least 0. A gate
+that takes three arguments is given the rollouts as well."""
+
+
+def takes_rollouts(gate: Gate) -> bool:
+    """Return whether a gate takes the rollouts beside rewards and problems."""
+    asked = inspect.signature(gate).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in asked) == 3
 
 
 def correct_only(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from opsd_lab.contexts import given_tokens, turn_ends
 from opsd_lab.contexts.control import ControlTokens
 from opsd_lab.policies.policy import Policy
@@ -22,7 +20,6 @@ class Texts:
     """
 
     text: Callable[[Problem], str]
-    tokenizer: PreTrainedTokenizerBase
     control: tuple[str, ...] = ()
 
     samples = False  # nobody drew the tokens, so that they have no probability to be drawn by
@@ -51,9 +48,6 @@ class Texts:
         return Written(tuple(found))
 
     def _end(self, control: ControlTokens, sampler: Sampler) -> str:
-        own, theirs = self.tokenizer, control.tokenizer
-        if (own.chat_template, len(own)) != (theirs.chat_template, len(theirs)):
-            raise ValueError("Texts: its tokenizer is not the contexts'; give both the policy's")
         if not (ends := turn_ends(control)):
             raise ValueError(
                 "Texts: neither the chat template nor the tokenizer has an end to put behind a text; set tokenizer.eos_token"
@@ -64,7 +58,8 @@ class Texts:
         if not fitting:
             raise ValueError(
                 f"Texts: the chat template ends a turn with {ends[0]!r}, which does not end the completions of {policy.name} "
-                f"({', '.join(map(repr, own.convert_ids_to_tokens(stops)))} do); add its id to model.generation_config.eos_token_id"
+                f"({', '.join(map(repr, control.tokenizer.convert_ids_to_tokens(stops)))} do); add its id to "
+                "model.generation_config.eos_token_id"
             )
         if fitting[0].strip() in self.control:
             raise ValueError(f"Texts.control names {fitting[0].strip()!r}, which would end a text before its end; leave it out")

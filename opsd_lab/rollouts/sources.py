@@ -1,13 +1,13 @@
 """Who writes the completions that a step learns from, and what writing them took."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from opsd_lab.basics.options import name_of, real
-from opsd_lab.contexts import Prompts
+from opsd_lab.contexts import ContextBuilder, Prompts
 from opsd_lab.policies.teachers import Teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
@@ -16,13 +16,17 @@ from opsd_lab.rollouts.sampling import check_room, continue_prompts
 
 @dataclass(frozen=True)
 class Order:
-    """What a step asks of a source: completions of some problems, whose prompts are given, and who can write them."""
+    """What a step asks of a source: completions of some problems, whose prompts are given, and who can write them.
+
+    `contexts` made the prompts; None where they were made by hand.
+    """
 
     sampler: Sampler
     teacher: Teacher
     problems: Sequence[Problem]
     prompts: Sequence[Prompts]
     params: SamplingParams
+    contexts: ContextBuilder | None = None
 
     def of(self, chosen: Sequence[int]) -> "Order":
         """Return the order for some of the problems."""
@@ -31,15 +35,23 @@ class Order:
 
 @dataclass(frozen=True)
 class Written:
-    """The rollouts that a step learns from, and all that was sampled for it, from the student and from the teacher, kept or not."""
+    """The rollouts that a step learns from, and all that was sampled for it, from the student and from the teacher, kept or not.
+
+    `sources` numbers who wrote each of the rollouts, where several did; empty where one did.
+    """
 
     rollouts: tuple[Rollout, ...]
     by_student: tuple[Rollout, ...] = ()
     by_teacher: tuple[Rollout, ...] = ()
+    sources: tuple[int, ...] = ()
 
     def plus(self, other: "Written") -> "Written":
         """Return both, one behind the other."""
         return Written(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def from_source(self, number: int) -> "Written":
+        """Return this with all rollouts numbered as one source's."""
+        return replace(self, sources=(number,) * len(self.rollouts))
 
 
 class Source(Protocol):
@@ -73,11 +85,14 @@ class StudentWrites:
 class Stored:
     """Rollouts that exist, such as those of `load_rollouts`: each problem has its own, all of them at every step.
 
+    With `some`, a problem may have none.
+
     Raises:
         ValueError: for no rollouts.
     """
 
-    rollouts: tuple[Rollout, ...]
+    rollouts: tuple[Rollout, ...] = field(repr=False)
+    some: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rollouts", tuple(self.rollouts))
@@ -93,7 +108,7 @@ class Stored:
         found: list[Rollout] = []
         for problem, prompts in zip(order.problems, order.prompts, strict=True):
             mine = [rollout for rollout in self.rollouts if rollout.problem_id == problem.id]
-            if not mine:
+            if not mine and not self.some:
                 raise ValueError(f"Stored: problem {problem.id!r} has no rollout; leave it out of the training problems")
             if any(rollout.prompt_ids != prompts.student_ids for rollout in mine):
                 raise ValueError(
@@ -106,7 +121,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class SourceMixture:
-    """Each problem of a step goes to one of several sources, drawn by their shares with the step's seed.
+    """Each problem of a step goes to one of several sources, drawn by their shares with the step's seed; they number the rollouts.
 
     Raises:
         TypeError, ValueError: for no sources, another number of shares, or shares that are not positive.
@@ -128,7 +143,34 @@ class SourceMixture:
         found = Written(())
         for i, source in enumerate(self.sources):
             if len(chosen := np.flatnonzero(drawn == i)):
-                found = found.plus(source.write(order.of(chosen.tolist())))
+                found = found.plus(source.write(order.of(chosen.tolist())).from_source(i))
+        return found
+
+
+@dataclass(frozen=True)
+class Together:
+    """Each problem gets what all of several sources write of it; they number the rollouts, in their order.
+
+    Raises:
+        ValueError: for no sources.
+    """
+
+    sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("Together: there are no sources")
+
+    @property
+    def samples(self) -> bool:
+        """Whether all rollouts are sampled."""
+        return all(getattr(source, "samples", True) for source in self.sources)
+
+    def write(self, order: Order) -> Written:
+        """Return what the sources write, source by source."""
+        found = Written(())
+        for i, source in enumerate(self.sources):
+            found = found.plus(source.write(order).from_source(i))
         return found
 
 
@@ -148,7 +190,7 @@ class BestOf:
         Raises:
             TypeError: when something else is kept than rollouts of the problem.
         """
-        written, kept = self.source.write(order), []
+        written, kept = replace(self.source.write(order), sources=()), []
         for problem in {problem.id: problem for problem in order.problems}.values():
             mine = [rollout for rollout in written.rollouts if rollout.problem_id == problem.id]
             chosen = list(self.choose(problem, mine))

@@ -6,7 +6,7 @@ other. All sides hold the very same completion ids.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ class Example:
     """One rollout with its prompts, and what is known of it.
 
     `scored` is how many of its tokens count, from the first on, and `weight` what each of them weighs. `advantage`, `outcome` (its
-    reward) and `pass_rate` (its problem's) are the rollout's; NaN where nobody judged it.
+    reward) and `pass_rate` (its problem's) are the rollout's; NaN where nobody judged it. `source` numbers who wrote it. `marked`
+    has, by name, what marks and signals say of its tokens, from the first on.
 
     Raises:
         ValueError: when the rollout continues another prompt than the student's, or no token or more than all are scored.
@@ -34,6 +35,8 @@ class Example:
     advantage: float = 0.0
     outcome: float = float("nan")
     pass_rate: float = float("nan")
+    source: int = 0
+    marked: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rollout.prompt_ids != self.prompts.student_ids:
@@ -112,6 +115,9 @@ def build_batch(examples: Sequence[Example], pad_id: int, device: torch.device |
     def per_token(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths).to(device)
 
+    def marked(name: str) -> Tensor:
+        return torch.cat([torch.as_tensor(e.marked[name], dtype=torch.float32)[: e.scored] for e in examples]).to(device)
+
     views = {name: [e.prompts.teachers[name] for e in examples] for name in examples[0].prompts.teachers}
     judged = all(e.outcome == e.outcome for e in examples)
     tokens = Tokens(
@@ -123,7 +129,9 @@ def build_batch(examples: Sequence[Example], pad_id: int, device: torch.device |
         outcome=per_token([e.outcome for e in examples]) if judged else None,
         pass_rate=per_token([e.pass_rate for e in examples]) if judged else None,
         sampled_logprob=sampled_logprobs(examples).to(device),
+        source=per_token([e.source for e in examples]).long(),
         seen={name: per_token([ids is not None for ids in prompts]).bool() for name, prompts in views.items()},
+        marked={name: marked(name) for name in examples[0].marked},
     )
     teachers = {name: sequences(prompts) for name, prompts in views.items() if any(ids is not None for ids in prompts)}
     return Batch(sequences([e.prompts.student_ids for e in examples]), teachers, tokens, per_token([e.weight for e in examples]))

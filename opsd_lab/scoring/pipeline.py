@@ -13,7 +13,7 @@ from torch import Tensor
 
 from opsd_lab.divergences import Computed, Side, fused_losses
 from opsd_lab.objectives import Objective, Teachers, Tokens, TokenWeights, compute_losses
-from opsd_lab.objectives.weights import weigh
+from opsd_lab.objectives.weights import divided_out, weigh
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import LiveTeacher, Teacher
@@ -22,7 +22,7 @@ from opsd_lab.scoring.columns import token_columns, top_columns
 from opsd_lab.scoring.forward import CompletionStates, score_completions
 
 Columns = dict[str, Tensor]
-KNOWN = ("rollout", "position", "length", "advantage", "outcome", "pass_rate", "sampled_logprob")
+KNOWN = ("ids", "rollout", "position", "length", "advantage", "outcome", "pass_rate", "sampled_logprob", "source")
 
 
 class Scored(NamedTuple):
@@ -74,17 +74,18 @@ class Pipeline:
         return {name: _spread(states, batch.tokens.seen[name]) for name, states in found.items()}
 
     def _weights(self, batch: Batch, columns: Columns) -> Columns:
-        """Return the tokens' weights and, where the sampler's probabilities correct them, `counted`, the weights without that."""
-        weight = batch.weight.to(columns["loss"])
+        """Return the tokens' weights and, where the losses' sum is divided by other ones, `counted`, what it is divided by."""
+        counted = weight = batch.weight.to(columns["loss"])
         counts = self.objective.counts(batch.tokens)
         if not bool(counts.all()):
-            weight = weight * counts
+            counted = weight = weight * counts
         if self.weights is not None:
             weight = weight * weigh(self.weights, columns | known_columns(batch.tokens)).to(weight)
-        if self.importance_cap is None:
-            return {"weight": weight}
-        ratio = (columns["student_logprob"] - batch.tokens.sampled_logprob.to(weight)).exp()
-        return {"weight": weight * ratio.clamp(max=self.importance_cap), "counted": weight}
+            counted = weight if divided_out(self.weights) else counted
+        if self.importance_cap is not None:
+            ratio = (columns["student_logprob"] - batch.tokens.sampled_logprob.to(weight)).exp()
+            weight = weight * ratio.clamp(max=self.importance_cap)
+        return {"weight": weight} if counted is weight else {"weight": weight, "counted": counted}
 
 
 def token_losses(
@@ -113,7 +114,8 @@ def token_losses(
         sides = Teachers({name: theirs.get(name, ours) for name in views})  # a token without the view does not count
         columns, losses = {}, None
         for reading, names in ({"": tuple(views)} if readings is None else readings).items():
-            shown, asked = Teachers({name: sides[name] for name in names if name in sides}), some.of_views(names)
+            shown = Teachers({name: sides[name] for name in names if name in sides}, some.seen)
+            asked = some.of_views(names)
             losses = compute_losses(objective, ours, shown, asked, slope=slope)
             with torch.no_grad():
                 found = token_columns(ours, shown, asked, losses.loss)
@@ -130,8 +132,9 @@ def token_losses(
 
 
 def known_columns(tokens: Tokens) -> Columns:
-    """Return what is known of tokens beside their scores, each [N]."""
-    return {name: values for name in KNOWN if (values := getattr(tokens, name)) is not None}
+    """Return what is known of tokens beside their scores, each [N], marks and signals among it."""
+    known = {name: values for name in KNOWN if (values := getattr(tokens, name)) is not None}
+    return known | {f"seen {view}": seen for view, seen in tokens.seen.items()} | tokens.marked
 
 
 def _states(policy: Policy, of: Sequences, head: LogitHead | None) -> CompletionStates:

@@ -2,7 +2,7 @@
 
 from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.training.ledger import Ledger
-from opsd_lab.training.recipes import Recipe, texts_of
+from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import StepRecord, TrainingParams
 from opsd_lab.training.trainer import NonFiniteError, Trainer
 
@@ -15,5 +15,4 @@ __all__ = [
     "TrainingParams",
     "load_checkpoint",
     "save_checkpoint",
-    "texts_of",
 ]

@@ -39,7 +39,8 @@ def experiment_parts(trainer: Trainer) -> Parts:
     known = {p.data_ptr() for p in trainer.policy.model.parameters()} | states
     pieces = {"training": trainer.params, "sampling": trainer.sampling, "objective": trainer.objective, "teacher": trainer.teacher}
     pieces |= {"source": trainer.source, "rewards": trainer.rewards, "gate": trainer.gate, "weights": trainer.weights}
-    if trainer.contexts.needs_rollout:  # other views are known by what they showed
+    pieces |= {"marks": trainer.marks, "signals": trainer.signals} if trainer.marks or trainer.signals else {}
+    if trainer.contexts.needs_rollout or trainer.at(1).contexts is not trainer.contexts:  # other views are known by what they showed
         pieces["views"] = dict(trainer.contexts.views)
     parts = {key: text for name, piece in pieces.items() for key, text in parts_of(name, piece, known).items()}
     prompts = {"problems": trainer.problems}

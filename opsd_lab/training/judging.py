@@ -9,7 +9,7 @@ from torch import Tensor
 from opsd_lab.basics.options import name_of
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout
-from opsd_lab.rollouts.gates import Gate, Rewards
+from opsd_lab.rollouts.gates import Gate, Rewards, takes_rollouts
 
 
 def judged(rewards: Rewards, rollouts: Sequence[Rollout], problems: Sequence[Problem]) -> list[float]:
@@ -44,8 +44,12 @@ def judged(rewards: Rewards, rollouts: Sequence[Rollout], problems: Sequence[Pro
     return checked
 
 
-def let_through(gate: Gate | None, rewards: Sequence[float] | None, owners: Sequence[str]) -> list[float]:
-    """Return what each rollout weighs: 1 without a gate. `owners` are the ids of their problems.
+def let_through(
+    gate: Gate | None, rewards: Sequence[float] | None, owners: Sequence[str], rollouts: Sequence[Rollout] = ()
+) -> list[float]:
+    """Return what each rollout weighs: 1 without a gate.
+
+    `gate` is asked about the `rewards`, the ids of the rollouts' problems (`owners`), and the `rollouts` if it takes them.
 
     Raises:
         TypeError: for anything but an array of Booleans or numbers; it names the gate and the remedy.
@@ -53,7 +57,8 @@ def let_through(gate: Gate | None, rewards: Sequence[float] | None, owners: Sequ
     """
     if gate is None:
         return [1.0] * len(owners)
-    name, found = f"the gate {name_of(gate)}", gate(np.array(rewards), np.array(owners))
+    seen = (tuple(rollouts),) if takes_rollouts(gate) else ()
+    name, found = f"the gate {name_of(gate)}", gate(np.array(rewards), np.array(owners), *seen)
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "bf":  # whole numbers would be indices, mostly
         kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else _kind(found)
         raise TypeError(

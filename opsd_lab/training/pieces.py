@@ -7,7 +7,7 @@ import torch
 from opsd_lab.basics.options import instance, name_of
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import Side
-from opsd_lab.objectives import Objective, Teachers, Tokens, ViewError
+from opsd_lab.objectives import MarkError, Objective, Teachers, Tokens, ViewError
 from opsd_lab.policies.architecture import note_auxiliary_loss
 from opsd_lab.policies.head import check_head
 from opsd_lab.policies.policy import Policy, check_trainable
@@ -31,15 +31,15 @@ def check_pieces(trainer: "Trainer", teacher: object) -> None:
         NotImplementedError: for an architecture whose logits `LogitHead` does not know.
     """
     _check_kinds(trainer, teacher)
-    _, objective, sampling, params = trainer.at(1)
+    settings = trainer.at(1)
+    objective, sampling, params = settings.objective, settings.sampling, settings.params
     if not trainer.problems:
         raise ValueError("Trainer: there are no problems to train on")
     check_trainable(trainer.policy)
     if trainer.rewards is None and (trainer.gate or objective.needs_rewards):
         raise ValueError("Trainer: a gate, and an objective such as GRPO, need `rewards` to judge the rollouts")
-    looked_at = (
-        trainer.gate or trainer.weights or objective.needs_rewards or objective.sees_outcomes or trainer.contexts.needs_rollout
-    )
+    looked_at = trainer.gate or trainer.weights or trainer.signals or trainer.contexts.needs_rollout
+    looked_at = looked_at or objective.needs_rewards or objective.sees_outcomes
     if trainer.rewards is not None and not looked_at:
         raise ValueError(
             f"Trainer: {type(objective).__name__} does not look at rewards, and there is no gate that does; leave `rewards` out, "
@@ -55,7 +55,7 @@ def check_pieces(trainer: "Trainer", teacher: object) -> None:
     if objective.needs_sampled_logprobs:
         check_whole_distribution(objective, sampling)
     check_unique(trainer.problems)
-    _try_views(objective, trainer.contexts)
+    _try_views(objective, trainer)
     check_head(trainer.policy)
     note_auxiliary_loss(trainer.policy.causal_lm)
     sampling.prompt_limit(trainer.policy.context_length)
@@ -79,19 +79,20 @@ def check_prompts(trainer: "Trainer") -> None:
             check_lengths(theirs, "teacher", lengths([prompts.teachers[view] for prompts in trainer.prompts]))
 
 
-def _try_views(objective: Objective, contexts: ContextBuilder) -> None:
+def _try_views(objective: Objective, trainer: "Trainer") -> None:
     """Ask the objective about made-up tokens, so that one which looks for other views is found before any work."""
     if not objective.needs_teacher:
         return
-    names, ids = list(contexts.views), torch.tensor([1, 2])
+    names, ids = list(trainer.contexts.views), torch.tensor([1, 2])
     known = {name: torch.zeros(2) for name in ("advantage", "outcome", "pass_rate", "sampled_logprob")}
     places = {"rollout": torch.zeros(2, dtype=torch.long), "position": torch.arange(2), "length": torch.full((2,), 2)}
-    tokens = Tokens(ids, **places, **known, seen={name: torch.ones(2, dtype=torch.bool) for name in names})
+    marked = {name: torch.zeros(2) for name in (*trainer.marks, *trainer.signals)}
+    tokens = Tokens(ids, **places, **known, seen={name: torch.ones(2, dtype=torch.bool) for name in names}, marked=marked)
     sides = [Side(torch.linspace(-1, 1, 16).view(2, 8) * (i + 1)) for i in range(len(names) + 1)]
     try:
         objective.loss(sides[0], Teachers(zip(names, sides[1:], strict=True)), tokens)
-    except ViewError as error:
-        raise ValueError(f"Trainer: {type(objective).__name__} and these contexts do not go together: {error}") from error
+    except (MarkError, ViewError) as error:
+        raise ValueError(f"Trainer: {type(objective).__name__} and the other pieces do not go together: {error}") from error
     except Exception:  # made-up tokens prove nothing else
         return
 

@@ -2,34 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import reduce
 
 from opsd_lab.basics.options import instance, whole
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View, no_privilege
-from opsd_lab.objectives import OPSD, Objective, TokenWeights
+from opsd_lab.objectives import OPSD, Mark, Objective, Signal, TokenWeights
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher, fixed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Sampler, SamplingParams
 from opsd_lab.rollouts.gates import Gate, Rewards
-from opsd_lab.rollouts.given_texts import Texts
 from opsd_lab.rollouts.sources import Source, StudentWrites
+from opsd_lab.training.ledger import Ledger
 from opsd_lab.training.pieces import check_groups
 from opsd_lab.training.records import TrainingParams
+from opsd_lab.training.start import Start, begun
 from opsd_lab.training.trainer import Trainer
-
-
-def student_writes(policy: Policy) -> Source:
-    """Return the source of on-policy rollouts."""
-    return StudentWrites()
-
-
-def texts_of(text: Callable[[Problem], str], control: tuple[str, ...] = ()) -> Callable[[Policy], Source]:
-    """Return the source of given texts; `text` says what a problem's completion is, `control` as `Texts` does."""
-
-    def source(policy: Policy) -> Source:
-        return Texts(text, policy.tokenizer, control)
-
-    return source
 
 
 def as_they_are(policy: Policy, problems: Sequence[Problem]) -> list[Problem]:
@@ -37,14 +25,20 @@ def as_they_are(policy: Policy, problems: Sequence[Problem]) -> list[Problem]:
     return list(problems)
 
 
+def by_answer(rewards: Rewards) -> Rewards:
+    """Return the study's rewards as they are."""
+    return rewards
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """One method.
+    """One method, as data: it prints as it is written, and `training.recipe_files` reads and writes it as TOML.
 
-    `view` is what the teacher sees, one view or several by name. `n` rollouts are drawn per problem. `gate` weighs rollouts,
-    `weights` tokens. `student_chat`, `teacher_chat` and `evaluation_chat` replace the format that the study sets. `problems` may
-    change or choose the training problems, with the initial policy at hand. What `sampling` and `training` name replaces what the
-    study sets for all arms.
+    `view` is what the teacher sees, one view or several by name. `source` writes `n` rollouts per problem. `teacher` makes of the
+    policy whose weights teach. `gate` weighs rollouts, `weights` tokens; `marks` and `signals` say more of each token, by name.
+    `rewards` may change how the study judges. `student_chat`, `teacher_chat` and `evaluation_chat` replace the format that the study
+    sets. `problems` may change or choose the training problems, with the initial policy at hand. What `sampling` and `training` name
+    replaces what the study sets for all arms. A piece with a method `begin` is made when the run starts, see `training.start`.
 
     Raises:
         TypeError, ValueError: for an objective or `n` of another kind, one rollout a problem where rollouts are compared with each
@@ -53,10 +47,13 @@ class Recipe:
 
     objective: Objective = field(default_factory=OPSD)
     view: View | Mapping[str, View] = no_privilege
-    source: Callable[[Policy], Source] = student_writes
+    source: Source = field(default_factory=StudentWrites)
     teacher: Callable[[Policy], Teacher] = fixed_teacher
     gate: Gate | None = None
     weights: TokenWeights | None = None
+    marks: dict[str, Mark] = field(default_factory=dict)
+    signals: dict[str, Signal] = field(default_factory=dict)
+    rewards: Callable[[Rewards], Rewards] = by_answer
     n: int = 1
     student_chat: ChatFormat | None = None
     teacher_chat: ChatFormat | None = None
@@ -102,20 +99,30 @@ class Recipe:
         """
         if rollouts % self.n:
             raise ValueError(f"{rollouts} rollouts a step cannot be shared out {self.n} to a problem; choose a multiple")
-        contexts = ContextBuilder(policy.tokenizer, self.view, student=self.student_chat or chat, teacher=self.teacher_chat or chat)
-        seen = self.objective.needs_rewards or self.objective.sees_outcomes or contexts.needs_rollout
-        needed = self.gate is not None or self.weights is not None or seen
-        return Trainer(
+        formats = {"student": self.student_chat or chat, "teacher": self.teacher_chat or chat}
+        drawn, chosen = replace(sampling, n=self.n, **self.sampling), self.problems(policy, problems)
+        plain = ContextBuilder(policy.tokenizer, no_privilege, **formats)
+        judges = self.rewards(rewards)
+        start = Start(policy, chosen, plain, sampler, drawn, judges)
+        own = begun(self, start)
+        contexts = ContextBuilder(policy.tokenizer, own.view, **formats)
+        looks = own.objective.needs_rewards or own.objective.sees_outcomes or contexts.needs_rollout
+        needed = looks or own.gate is not None or own.weights is not None or own.signals
+        trainer = Trainer(
             policy,
-            self.problems(policy, problems),
+            chosen,
             contexts,
             sampler,
-            replace(sampling, n=self.n, **self.sampling),
-            objective=self.objective,
-            teacher=self.teacher(policy),
+            drawn,
+            objective=own.objective,
+            teacher=own.teacher(policy),
             params=replace(params, batch_size=rollouts // self.n, **self.training),
-            source=self.source(policy),
-            rewards=rewards if needed else None,
-            gate=self.gate,
-            weights=self.weights,
+            source=own.source,
+            rewards=judges if needed else None,
+            gate=own.gate,
+            weights=own.weights,
+            marks=own.marks,
+            signals=own.signals,
         )
+        trainer.ledger = reduce(Ledger.plus, start.bills, trainer.ledger)
+        return trainer

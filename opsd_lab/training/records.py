@@ -118,11 +118,11 @@ def step_metrics(written: Written, examples: Sequence[Example], columns: Columns
         "dropped": Part(float(len(rollouts) - len(examples)), len(rollouts)),
     }
     for name in ("divergence", "gap", "student_entropy", "teacher_entropy"):
-        metrics[name] = Part(float(columns[name].mean()) if examples else math.nan, tokens)
-    metrics["clip_fraction"] = Part(float((columns["clipped"] > 0).float().mean()) if examples else math.nan, tokens)
+        metrics[name] = Part(float(columns[name].mean()) if columns else math.nan, tokens)
+    metrics["clip_fraction"] = Part(float((columns["clipped"] > 0).float().mean()) if columns else math.nan, tokens)
     own = {id(rollout) for rollout in written.by_student}
     mine = torch.tensor([id(e.rollout) in own for e in examples for _ in range(e.scored)], dtype=torch.bool)
-    if examples and mine.any():
+    if columns and mine.any():
         difference = (sampled_logprobs(examples) - columns["student_logprob"].cpu().float())[mine]
     else:
         difference = torch.tensor([math.nan])

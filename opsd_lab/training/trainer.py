@@ -6,7 +6,7 @@ or stop at any step.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from opsd_lab.basics.schedules import Controller, at_step, controllers
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.identity.leaves import tensor_digest
 from opsd_lab.objectives import OPSD, Objective, TokenWeights
+from opsd_lab.objectives.marks import Mark, Signal
 from opsd_lab.objectives.weights import needs_step
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher, fixed_teacher
@@ -57,7 +58,8 @@ class Trainer:
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards what
     each of them weighs; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
-    `weights` say what each token weighs. Any number of `objective`, `sampling` and `params` may be a schedule or a controller.
+    `weights` say what each token weighs. `marks` and `signals` give objective and weights more numbers of each token, by name.
+    Any number of `objective`, `sampling`, `params`, `gate`, `weights`, `signals` and of a view may be a schedule or a controller.
 
     Raises:
         TypeError: for a piece of another kind than its argument's.
@@ -82,18 +84,22 @@ class Trainer:
         rewards: Rewards | None = None,
         gate: Gate | None = None,
         weights: TokenWeights | None = None,
+        marks: Mapping[str, Mark] | None = None,
+        signals: Mapping[str, Signal] | None = None,
     ) -> None:
         self.policy, self.contexts, self.sampler, self.sampling = policy, contexts, sampler, sampling
         self.params = TrainingParams() if params is None else params
         self.objective = OPSD() if objective is None else objective
         self.source, self.rewards, self.gate = StudentWrites() if source is None else source, rewards, gate
         self.weights, self.problems = weights, list(problems)
-        self.states: dict[Controller, Any] = {c: c.start() for c in controllers(self.objective, sampling, self.params)}
+        self.marks, self.signals = dict(marks or {}), dict(signals or {})
+        varying = (self.objective, sampling, self.params, getattr(contexts, "view", None), gate, weights, self.signals)
+        self.states: dict[Controller, Any] = {c: c.start() for c in controllers(*varying)}
         self.step = 0
         check_pieces(self, teacher)
         self.teacher = fixed_teacher(policy) if teacher is None else teacher
-        few = len(self.problems) < 2000
-        self.prompts = [contexts.build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
+        few, first = len(self.problems) < 2000, self.at(1).contexts
+        self.prompts = [first.build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
         self._may_mask = any(None in prompts.teachers.values() for prompts in self.prompts)
         self.processes = PartialState(cpu=policy.device.type == "cpu", timeout=LONGEST_WAIT)
         if self.params.batch_size < self.processes.num_processes:
@@ -109,7 +115,9 @@ class Trainer:
 
     def at(self, number: int) -> Settings:
         """Return objective, sampling and parameters of a step, with the step's numbers in place of schedules and controllers."""
-        return Settings(number, *(at_step(p, number, self.states) for p in (self.objective, self.sampling, self.params)))
+        pieces = (at_step(piece, number, self.states) for piece in (self.objective, self.sampling, self.params))
+        judging = (at_step(piece, number, self.states) for piece in (self.gate, self.weights, self.signals))
+        return Settings(number, *pieces, self.contexts.at(number, self.states), *judging)
 
     def share(self, chosen: list[int]) -> list[int]:
         """Return this process's part of a step's problems."""
@@ -195,7 +203,8 @@ class Trainer:
                     break
                 with watch.phase("train"):
                     self._update(settings)
-                cost = cost.plus(self.costs.learning(batch.examples, settings.objective, twice=needs_step(self.weights)))
+                twice = bool(self.signals) or needs_step(self.weights)
+                cost = cost.plus(self.costs.learning(batch.examples, settings.objective, twice=twice))
             with watch.phase("train"):
                 failure = self._update_sampler() or failure
             self._count(cost, watch)
@@ -226,7 +235,9 @@ class Trainer:
         """Return a step's numbers, over all processes; each step of a run has the same names."""
         parts = step_metrics(drawn.written, batch.examples, columns)
         if drawn.rewards is not None:
-            parts["reward"] = Part(sum(drawn.rewards) / len(drawn.rewards), len(drawn.rewards))
+            count = len(drawn.rewards)
+            parts["reward"] = Part(sum(drawn.rewards) / count, count)
+            parts["reward_square"] = Part(sum(reward**2 for reward in drawn.rewards) / count, count)
         if self.params.measure_clip:
             parts[COSINE] = mean_cosine(columns)
         parts["padding"] = Part(*padding_share(batch.examples, batch.groups))
@@ -245,11 +256,11 @@ class Trainer:
             self.teacher,
             ClipMeasured(objective) if params.measure_clip else objective,
             top_k=params.top_k,
-            weights=None if needs_step(self.weights) else self.weights,
+            weights=None if needs_step(settings.weights) else settings.weights,
             importance_cap=params.importance_cap,
             phase=watch.phase,
         )
-        columns, weighed = Gradients(pipeline, self.weights).add(batch, total), total
+        columns, weighed = Gradients(pipeline, settings.weights, settings.signals).add(batch, total), total
         with watch.phase("train"):
             counted = columns.pop("counted", columns.get("weight"))
             if self.weights is not None or self._may_mask or type(objective).counts is not Objective.counts:

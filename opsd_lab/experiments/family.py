@@ -1,0 +1,68 @@
+"""The whole family on the sandbox's two tasks: every recipe in the sandbox's words, at equal operations.
+
+The sandbox's model reads the few words of its vocabulary. So views are worded anew here: what stands for an analysis, a reflection or
+a worked example is shown as a solution is, an instruction is the one that the model knows, and wrong attempts are not called so.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+
+from opsd_lab.contexts import OWN_WORDS, SHOWN_SOLUTION, bare_solution, reference_solution
+from opsd_lab.contexts.peers import MixedPeers
+from opsd_lab.contexts.views import OtherProblem
+from opsd_lab.methods import METHODS
+from opsd_lab.methods import contexts as context_methods
+from opsd_lab.methods import gates as gate_methods
+from opsd_lab.problems.problem import Problem
+from opsd_lab.training.recipes import Recipe
+
+TASKS = ("sheet", "chain")
+RATES = (5e-5, 2e-4, 1e-3)
+
+
+def instruction(problem: Problem) -> str:
+    """Show the one instruction that the sandbox's model knows, without a solution."""
+    return OWN_WORDS
+
+
+def as_a_solution(problem: Problem, text: str) -> str | None:
+    """Show what the teacher wrote as a solution; None where it wrote nothing."""
+    return f"{SHOWN_SOLUTION}\n{text}" if text.strip() else None
+
+
+WORDED: dict[Callable, Callable] = {
+    reference_solution: bare_solution,
+    context_methods.concise: instruction,
+    context_methods.own_attempt: bare_solution,
+    context_methods.with_analysis: as_a_solution,
+    context_methods.with_reflection: as_a_solution,
+    gate_methods.to_be_rewritten: bare_solution,
+    gate_methods.concise: instruction,
+}
+"""What stands for a function of the recipes in the sandbox."""
+
+
+def in_sandbox_words(piece: object) -> object:
+    """Return a piece with everything in it worded for the sandbox."""
+    if callable(piece) and not is_dataclass(piece):
+        return WORDED.get(piece, piece) if not isinstance(piece, partial) else piece
+    if isinstance(piece, context_methods.WorkedExample):
+        return OtherProblem(closing="")
+    if isinstance(piece, MixedPeers):
+        return replace(piece, wrong=0)
+    if type(piece) is tuple:
+        return tuple(in_sandbox_words(part) for part in piece)
+    if type(piece) is dict:
+        return {name: in_sandbox_words(part) for name, part in piece.items()}
+    if not is_dataclass(piece) or isinstance(piece, type):
+        return piece
+    changed = {f.name: in_sandbox_words(getattr(piece, f.name)) for f in fields(piece) if f.init}
+    if changed.get("closing") == OWN_WORDS:
+        changed["closing"] = ""
+    return replace(piece, **changed)
+
+
+def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
+    """Return the recipes in the sandbox's words, by their keys; all of them where no `keys` are given."""
+    return {key: in_sandbox_words(METHODS[key].make()) for key in keys or METHODS}

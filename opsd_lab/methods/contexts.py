@@ -1,0 +1,216 @@
+"""Methods that change what the teacher sees.
+
+In all formulas S is the student's distribution at a token, T the teacher's, y the token that was written, D = log T(y) - log S(y)
+without gradient, A a rollout's advantage, H an entropy. FKL is KL(T || S), RKL is KL(S || T).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from opsd_lab.basics.controllers import BetaBandit
+from opsd_lab.basics.schedules import Linear
+from opsd_lab.contexts.peers import MixedPeers, ShortestPeer, SuccessfulPeer
+from opsd_lab.contexts.views import OtherProblem, PartialSolution, WrittenView, reference_solution
+from opsd_lab.divergences import forward_kl, jsd, reverse_kl
+from opsd_lab.evaluation.rewards import by_majority
+from opsd_lab.methods.method import method
+from opsd_lab.objectives import OPSD, SampledTokenOPSD
+from opsd_lab.policies.teachers import ema_teacher, refreshed_teacher
+from opsd_lab.problems.problem import Problem
+from opsd_lab.rollouts.gates import incorrect_only
+from opsd_lab.training.recipes import Recipe
+
+CONCISE = "Be concise: leave out what is not needed, and keep every step that is."
+
+
+@method("OPSD, JSD", "2601.18734", "code")
+def opsd() -> Recipe:
+    """JSD with beta .5 between T(. | question, solution) and S, one rollout a problem, the initial policy as teacher (version 1).
+
+    Defaults: the paper draws at temperature 1.2 and divides both sides' logits by 1.1; here the study's sampling stands.
+    """
+    return Recipe(OPSD(jsd(0.5)), reference_solution)
+
+
+@method("OPSD, clipped forward KL", "2601.18734", "code")
+def opsd_clipped() -> Recipe:
+    """Sum over v of min(T log(T / S), tau), tau = .05 (version 3).
+
+    Defaults: tau .05 for 1.7B and 4B, .06 for 8B, 1e-6 to 1e-7 where both sides do not think. A small tau turns the gradient round.
+    """
+    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), reference_solution)
+
+
+@method("OPSD, sampled token", "2601.18734", "code")
+def opsd_sampled_token() -> Recipe:
+    """-D log S(y), the policy-gradient form."""
+    return Recipe(SampledTokenOPSD(), reference_solution)
+
+
+def with_analysis(problem: Problem, text: str) -> str:
+    """Show the verified solution, and the teacher's own analysis of it behind."""
+    return f"{reference_solution(problem, closing='')}\nYour own analysis of it:\n{text}"
+
+
+@method("OPSD, reason first", "2601.18734", "code")
+def reason_first(max_new_tokens: int = 64) -> Recipe:
+    """Clipped forward KL to T(. | question, solution, the teacher's own analysis of the solution), which the teacher writes first.
+
+    Defaults: the paper allows 4,096 tokens of analysis. Here it is written anew at each step, and billed.
+    """
+    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), WrittenView(reference_solution, with_analysis, max_new_tokens))
+
+
+@method("SDFT", "2601.19897", "paper")
+def sdft() -> Recipe:
+    """Forward KL to an exponential moving average that sees a demonstration.
+
+    Defaults: printed as reverse KL; the revision of August 2026 favours forward KL. Differs: the demonstration is the reference
+    solution, and no first tokens are skipped. The average's decay, .99, is unconfirmed.
+    """
+    return Recipe(OPSD(forward_kl), reference_solution, teacher=partial(ema_teacher, decay=0.99))
+
+
+@method("SDPO", "2601.20802", "code")
+def sdpo() -> Recipe:
+    """JSD with beta .5 on the student's 100 most probable tokens and a tail, to T(. | a right attempt of the same group).
+
+    Defaults: 8 rollouts a problem, moving average .05, importance ratio cut at 2. The view is never the rollout itself: the one
+    right attempt of a group has none, and does not count. Differs: there is no feedback text to fall back on.
+    """
+    objective = OPSD(jsd(0.5), vocab_top_k=100, support="student")
+    teacher = partial(ema_teacher, decay=0.95)
+    return Recipe(objective, SuccessfulPeer(), teacher=teacher, n=8, training={"importance_cap": 2.0})
+
+
+@method("MOPD", "2605.12652", "note")
+def mopd() -> Recipe:
+    """Reverse KL to T(. | two right attempts of the group and a wrong one), the mean over the group's rollouts.
+
+    Defaults: 8 rollouts a problem; reverse KL on mathematics, JSD elsewhere.
+    """
+    return Recipe(OPSD(reverse_kl), MixedPeers(right=2, wrong=1), n=8)
+
+
+def concise(problem: Problem) -> str:
+    """Show the instruction to be concise."""
+    return CONCISE
+
+
+@method("CRISP", "2603.05433", "code")
+def crisp() -> Recipe:
+    """Reverse KL to T(. | question, "be concise"), the teacher a copy of the student that is taken anew every 50 steps.
+
+    Defaults: 40 to 60 steps are stable, 10 degrade, 1 collapses; forward KL collapses. No references are needed.
+    """
+    return Recipe(OPSD(reverse_kl), concise, teacher=partial(refreshed_teacher, every=50))
+
+
+@dataclass(frozen=True)
+class WorkedExample(OtherProblem):
+    """Shows another problem with its solution, as a worked example that has nothing to do with the question."""
+
+    def __call__(self, problem: Problem) -> str:
+        """Return the text."""
+        other = self.donor(problem)
+        return f"Here is a worked example of an unrelated problem:\n{other.question}\n{other.solution}\nNow solve the problem above."
+
+
+@method("OP2SD", "2608.09228", "code")
+def op2sd(clip: float = 0.05) -> Recipe:
+    """Clipped forward KL to T(. | question, another problem with its solution).
+
+    Defaults: tau .05 (1.7B), 1e-6 (4B), 1e-7 (8B). Differs: the donors are the training problems, not a pool of their own.
+    """
+    return Recipe(OPSD(forward_kl, pointwise_clip=clip), WorkedExample())
+
+
+@method("ATESD, fixed", "2605.11458", "paper")
+def atesd_fixed(share: float = 0.5) -> Recipe:
+    """Clipped forward KL to T(. | question, the first share of the solution, the answer), share .5."""
+    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), PartialSolution(share, answer=True))
+
+
+@method("ATESD, scheduled", "2605.11458", "paper")
+def atesd_scheduled(steps: int = 100) -> Recipe:
+    """Clipped forward KL to T(. | question, the first share of the solution, the answer), the share falling from 1 to .1.
+
+    Differs: the paper schedules no share; this is the control of its bandit, with the share a function of the step alone.
+    """
+    view = PartialSolution(Linear(1.0, 0.1, steps), answer=True)
+    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), view)
+
+
+@method("ATESD, bandit", "2605.11458", "paper")
+def atesd_bandit() -> Recipe:
+    """Clipped forward KL to T(. | question, the first share of the solution, the answer), the share drawn from a learnt Beta.
+
+    Unconfirmed: how long a share is held (5 steps here) and the discount (.9). Differs: the Beta's two parameters are learnt
+    themselves, without a network on statistics of training, and the teacher's log-probability of the reference is no reward.
+    """
+    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), PartialSolution(BetaBandit(), answer=True))
+
+
+@dataclass(frozen=True)
+class FirstTokens:
+    """Weighs the first `count` tokens of a rollout 1 and the others 0."""
+
+    count: int
+
+    def __call__(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """Return the weights [N]."""
+        return (columns["position"] < self.count).float()
+
+
+@method("u-OPSD", "2608.06296", "paper")
+def u_opsd(prefix: int = 32) -> Recipe:
+    """Forward KL to T(. | the shortest attempt with the majority's answer), on rollouts that disagree, their first tokens only.
+
+    Defaults: a majority is at least half of the group; slow moving average. Unconfirmed: the prefix's length and the decay, .999.
+    Differs: all disagreeing rollouts count, where the paper keeps the longest but one.
+    """
+    view, teacher = ShortestPeer(), partial(ema_teacher, decay=0.999)
+    return Recipe(OPSD(forward_kl), view, teacher=teacher, gate=incorrect_only, weights=FirstTokens(prefix), rewards=by_majority, n=8)
+
+
+def own_attempt(problem: Problem, rollout: object, group: object) -> str | None:
+    """Show a wrong attempt and ask what went wrong in it; None for an attempt that is right."""
+    wrong = all(reward <= 0 for peer, reward in zip(group.rollouts, group.rewards, strict=True) if peer is rollout)
+    asked = f"An attempt that is wrong:\n{rollout.text}\nSay what went wrong."
+    return f"{reference_solution(problem, closing='')}\n{asked}" if wrong else None
+
+
+def with_reflection(problem: Problem, text: str) -> str:
+    """Show the verified solution, and what the teacher says went wrong in the attempt."""
+    return f"{reference_solution(problem, closing='')}\nWhat went wrong in an attempt:\n{text}"
+
+
+@method("RESD", "2605.12741", "note")
+def resd(max_new_tokens: int = 64) -> Recipe:
+    """Reverse KL to T(. | solution, the teacher's reflection on the rollout), on wrong rollouts.
+
+    Defaults: the student's 100 most probable tokens, moving average 1e-4, 4 updates on the same rollouts. Differs: no notes are
+    kept from step to step, and the ratio of old to present teacher is left out.
+    """
+    objective = OPSD(reverse_kl, vocab_top_k=100, support="student")
+    view, teacher = WrittenView(own_attempt, with_reflection, max_new_tokens), partial(ema_teacher, decay=0.9999)
+    return Recipe(objective, view, teacher=teacher, training={"passes": 4})
+
+
+def sure_teacher_unsure_student(columns: Mapping[str, Tensor]) -> Tensor:
+    """Return exp(-H_T) (1 - S(y)): large where the teacher is sure and the student is not."""
+    return torch.exp(-columns["teacher_entropy"]) * (1 - columns["student_logprob"].exp())
+
+
+@method("MSD's form", "2605.02971", "note")
+def msd() -> Recipe:
+    """Reverse KL weighed by w_T w_S: w_T high where the teacher's entropy is low, w_S = 1 - S(y).
+
+    Unconfirmed: the form of w_S. Differs: the teacher sees the solution, not a translation; w_T = exp(-H_T) over the whole
+    vocabulary, where the paper takes the entropy of the 32 most probable tokens.
+    """
+    return Recipe(OPSD(reverse_kl), reference_solution, weights=sure_teacher_unsure_student)

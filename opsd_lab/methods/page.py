@@ -1,0 +1,39 @@
+"""The page of the family, `docs/methods.md`: every recipe with its formula, and what cannot be a recipe here."""
+
+import textwrap
+from importlib import resources
+
+from opsd_lab.methods.method import GRADES, GROUPS, METHODS, Method
+
+CONFIRMED = {"code": "public code", "paper": "paper", "note": "note", "abstract": "abstract only"}
+HEADINGS = {
+    "contexts": "What the teacher sees",
+    "targets": "Towards what, and how far apart",
+    "token_weights": "Which tokens count",
+    "advantages": "What an outcome says of a token",
+    "gates": "Which rollouts, whose, and when",
+}
+
+
+def methods_page() -> str:
+    """Return the page as Markdown."""
+    text = resources.files("opsd_lab.methods").joinpath("page.md").read_text(encoding="utf-8")
+    counts = {grade: sum(entry.grade == grade for entry in METHODS.values()) for grade in GRADES}
+    told = ", ".join(f"{count} by {CONFIRMED[grade]}" for grade, count in counts.items())
+    parts = {"count": str(len(METHODS)), "grades": told}
+    parts |= {group: _section(group) for group in GROUPS}
+    for name, part in parts.items():
+        text = text.replace(f"{{{{{name}}}}}", part)
+    return text
+
+
+def _section(group: str) -> str:
+    entries = [entry for entry in METHODS.values() if entry.group == group]
+    head = "| method | arXiv | `methods." + group + "` | confirmed by |\n| --- | --- | --- | --- |"
+    rows = [f"| {e.name} | {e.arxiv} | `{e.key}` | {CONFIRMED[e.grade]} |" for e in entries]
+    return "\n\n".join([f"## {HEADINGS[group]}", "\n".join([head, *rows]), *(_told(entry) for entry in entries)])
+
+
+def _told(entry: Method) -> str:
+    told = " ".join([entry.formula, *entry.notes]).replace("*", "\\*").replace("_", "\\_")
+    return textwrap.fill(f"**{entry.name}.** {told}", 130, break_long_words=False, break_on_hyphens=False)

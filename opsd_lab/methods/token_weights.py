@@ -1,0 +1,385 @@
+"""Methods that say which tokens count, and how much; letters as in `contexts`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from opsd_lab.basics.controllers import RunningMean
+from opsd_lab.basics.schedules import Linear, Varying
+from opsd_lab.contexts.views import View, answer_only, reference_solution
+from opsd_lab.divergences import Side, forward_kl, reverse_kl
+from opsd_lab.methods.contexts import FirstTokens
+from opsd_lab.methods.method import method
+from opsd_lab.objectives import (
+    GRPO,
+    OPSD,
+    PolicyGradient,
+    Route,
+    Scaled,
+    Sum,
+    Teachers,
+    Tokens,
+    rewarded,
+)
+from opsd_lab.policies.teachers import live_teacher, refreshed_teacher
+from opsd_lab.rollouts import sample_rollouts
+from opsd_lab.steps.marks import SegmentNumbers, equation_verdicts
+from opsd_lab.supervision import build_examples, score_rollouts
+from opsd_lab.training.recipes import Recipe
+from opsd_lab.training.start import Start
+
+Columns = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PositionSigmoid:
+    """least + (1 - least) sigmoid((r - middle) / width), r = (position + .5) / length."""
+
+    least: float = 0.25
+    middle: float = 0.30
+    width: float = 0.10
+    divided_out = False
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the weights [N]."""
+        place = (columns["position"] + 0.5) / columns["length"]
+        return self.least + (1 - self.least) * torch.sigmoid((place - self.middle) / self.width)
+
+
+@method("PW-OPSD", "2605.21606", "code")
+def pw_opsd(least: float = 0.25) -> Recipe:
+    """Clipped forward KL times w(r) = .25 + .75 sigma((r - .30) / .10), r = (index - .5) / length; its mean per sequence first."""
+    objective = OPSD(forward_kl, pointwise_clip=0.05)
+    return Recipe(objective, reference_solution, weights=PositionSigmoid(least), training={"normalisation": "sequence"})
+
+
+@dataclass(frozen=True)
+class EntropyGate:
+    """max(least, 1 - gamma H / max(largest H of the step, 1 nat)), H the teacher's entropy or its least within `window` tokens on."""
+
+    gamma: float = 0.1
+    window: int = 0
+    least: float = 0.1
+    needs_step = True
+    divided_out = False
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the weights [N]."""
+        entropy = columns["teacher_entropy"]
+        ahead = entropy.clone()
+        for shift in range(1, self.window + 1):
+            same = columns["rollout"][shift:] == columns["rollout"][:-shift]
+            ahead[:-shift] = torch.where(same, torch.minimum(ahead[:-shift], entropy[shift:]), ahead[:-shift])
+        return (1 - self.gamma * ahead / entropy.max().clamp(min=1.0)).clamp(self.least, 1.0)
+
+
+@dataclass(frozen=True)
+class WhitenedRatio(GRPO):
+    """A clip(exp(sign(A) D), 1 - width, 1 + width), A the reward less its running mean, over its running deviation."""
+
+    width: float = 0.2
+    mean: float | Varying = field(default_factory=lambda: RunningMean("reward"))
+    square: float | Varying = field(default_factory=lambda: RunningMean("reward_square"))
+    needs_teacher = True
+    needs_groups = False
+
+    def advantages(self, rewards: Sequence[float], groups: Sequence[str]) -> list[float]:
+        """Return (reward - mean) / (deviation + 1e-4) for each rollout."""
+        deviation = max(self.square - self.mean**2, 0.0) ** 0.5
+        return [(reward - self.mean) / (deviation + 1e-4) if deviation else reward - self.mean for reward in rewards]
+
+    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the advantages [n]."""
+        gap = teachers.only.of(tokens.ids) - student.of(tokens.ids)
+        return tokens.advantage * (tokens.advantage.sign() * gap).exp().clamp(1 - self.width, 1 + self.width)
+
+
+@method("EGRSD", "2605.13255", "note")
+def egrsd(gamma: float = 0.1) -> Recipe:
+    """-A w g log S(y): w = clip(exp(sign(A) D)), g = max(.1, 1 - gamma H_T / max(largest H_T of the batch, 1 nat)); sum over tokens.
+
+    Defaults: frozen teacher (a moving one fails), one rollout a problem, A whitened by running moments. Unconfirmed: the clip of w
+    (.2 here) and the reward's adjustment by length, which is left out.
+    """
+    return Recipe(WhitenedRatio(), reference_solution, weights=EntropyGate(gamma))
+
+
+@method("CL-EGRSD", "2605.13255", "note")
+def cl_egrsd(gamma: float = 0.1, window: int = 5) -> Recipe:
+    """EGRSD with the least H_T of the token and the 5 after it in place of H_T."""
+    return replace(egrsd(), weights=EntropyGate(gamma, window))
+
+
+@method("Prefix OPD", "2602.15260", "paper")
+def prefix_opd(count: int = 32) -> Recipe:
+    """Reverse KL on the first k tokens, of which no more are drawn. Differs: the teacher sees the solution; k is 32 here."""
+    return Recipe(OPSD(reverse_kl), reference_solution, weights=FirstTokens(count), sampling={"max_new_tokens": count})
+
+
+@dataclass(frozen=True)
+class MarginRecorded(OPSD):
+    """A divergence that records the teacher's margin: its probability of the token less the mean over the student's top k."""
+
+    top_k: int = 16
+
+    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the divergences [n]."""
+        _record_margin(self, student, teachers, tokens)
+        return super().loss(student, teachers, tokens)
+
+    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> object:
+        """Return the divergences and their slopes."""
+        _record_margin(self, student, teachers, tokens)
+        return super().losses_and_slopes(student, teachers, tokens)
+
+
+def _record_margin(objective: MarginRecorded, student: Side, teachers: Teachers, tokens: Tokens) -> None:
+    teacher = teachers.only
+    _, ids = student.detached().top(objective.top_k)
+    tokens.record(margin=teacher.of(tokens.ids).exp() - teacher.probabilities.gather(-1, ids).mean(-1))
+
+
+@dataclass(frozen=True)
+class BeforeTheDrop:
+    """1 up to the sentence at which the mean margin drops for good, by the Bayesian information criterion; all where it does not."""
+
+    penalty: float = 1.0
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the weights [N]."""
+        weights = torch.ones_like(columns["margin"])
+        for rollout in columns["rollout"].unique():
+            rows = (columns["rollout"] == rollout).nonzero()[:, 0]
+            sentence = columns["sentence"][rows].long()
+            sizes = torch.bincount(sentence).clamp(min=1)
+            means = torch.zeros(len(sizes)).index_add_(0, sentence, columns["margin"][rows].float()) / sizes
+            if (cut := self.change_point(means)) is not None:
+                weights[rows[sentence >= cut]] = 0.0
+        return weights
+
+    def change_point(self, means: Tensor) -> int | None:
+        """Return from which sentence on the mean is lower, if two levels explain `means` [K] better than one."""
+        count, best, found = len(means), float("inf"), None
+        one = count * ((means - means.mean()).square().mean() + 1e-8).log()
+        for cut in range(1, count):
+            before, after = means[:cut], means[cut:]
+            left = (before - before.mean()).square().sum() + (after - after.mean()).square().sum()
+            score = float(count * (left / count + 1e-8).log()) + 2 * self.penalty * torch.tensor(float(count)).log().item()
+            if after.mean() < before.mean() and score < best:
+                best, found = score, cut
+        return found if best < float(one) else None
+
+
+@method("Prefix Teach", "2605.13643", "abstract")
+def prefix_teach() -> Recipe:
+    """Reverse KL up to the sentence at which the teacher's margin on the student's top k drops, by a change point.
+
+    Unconfirmed: k (16 here), the margin's form and the penalty's constant. Differs: full vocabulary in place of the sampled token.
+    """
+    return Recipe(MarginRecorded(reverse_kl), reference_solution, weights=BeforeTheDrop(), marks={"sentence": SegmentNumbers()})
+
+
+def in_a_span(tokens: Tokens) -> Tensor:
+    """Return which tokens [n] lie in equations that hold, of right rollouts, or that do not hold, of wrong ones."""
+    tokens.need("TRACE", ("outcome",))
+    verdict = tokens["verdict"]
+    return torch.where(tokens.outcome > 0, verdict > 0, verdict < 0)
+
+
+KEY_SPANS = Route(rewarded, OPSD(forward_kl, pointwise_clip=0.05), OPSD(reverse_kl, pointwise_clip=0.05))
+
+
+@method("TRACE", "2605.10194", "paper")
+def trace() -> Recipe:
+    """Forward KL on key spans of right rollouts and reverse KL on error spans of wrong ones, times l, and 1 - l / .5 of GRPO.
+
+    GRPO alone elsewhere; l is .5 for 10 steps and falls to 0 over 30 more. Defaults: clip .05, the teacher a copy taken anew every
+    10 steps, spans at most a quarter of the tokens. Differs: spans are the equations that `label_steps` judges, however many, and
+    the teacher sees the answer, where the paper shows a coarse type of error that a model annotates.
+    """
+    inside = Sum((KEY_SPANS, GRPO()), (Linear(0.5, 0.0, 30, after=10), Linear(0.0, 1.0, 30, after=10)))
+    teacher, marks = partial(refreshed_teacher, every=10), {"verdict": equation_verdicts}
+    return Recipe(Route(in_a_span, inside, GRPO()), answer_only, teacher=teacher, marks=marks, n=8)
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """Weighs tokens of some ids 0 and all others 1."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the weights [N]."""
+        return (~torch.isin(columns["ids"], torch.tensor(self.ids, device=columns["ids"].device))).float()
+
+
+@dataclass(frozen=True)
+class RockTokens:
+    """The weights that leave out the token types of the largest frequency times mean divergence, found on rollouts before training.
+
+    Of the ranked types the `first` most frequent are passed over and the next `count` left out. `problems` are drawn for it, one
+    rollout each, and billed. `view` is what the teacher sees.
+    """
+
+    view: View = reference_solution
+    problems: int = 500
+    first: int = 5
+    count: int = 100
+
+    def begin(self, start: Start) -> LeaveOut:
+        """Return the weights, from the initial policy's own rollouts."""
+        problems = list(start.problems[: self.problems])
+        rollouts = sample_rollouts(start.sampler, start.contexts, problems, replace(start.sampling, n=1))
+        examples = build_examples(replace(start.contexts, view=self.view), problems, rollouts)
+        found = score_rollouts(start.policy, live_teacher(), OPSD(reverse_kl), examples, progress=False).frame
+        start.bill_scoring(rollouts, examples)
+        types = found.groupby("token_id")["divergence"].agg(["size", "mean"])
+        ultra_frequent = set(types["size"].nlargest(self.first).index)
+        ranked = (types["size"] * types["mean"]).sort_values(ascending=False).index
+        return LeaveOut(tuple([int(i) for i in ranked if i not in ultra_frequent][: self.count]))
+
+
+@method("Rock tokens", "2605.09253", "code")
+def rock_tokens(count: int = 100, first: int = 5, problems: int = 500) -> Recipe:
+    """Reverse KL without the token types of ranks 1 to 100 by frequency times mean reverse KL, the 5 most frequent kept.
+
+    Defaults: ranked on 500 rollouts of the initial policy; divided by the weights' sum. Differs: the high-divergence window
+    around such a token is not frozen.
+    """
+    return Recipe(OPSD(reverse_kl), reference_solution, weights=RockTokens(count=count, first=first, problems=problems))
+
+
+@dataclass(frozen=True)
+class EntropyOrDivergence:
+    """1 for the `share` of the step's tokens with the largest h + d - h d, entropy and divergence each scaled to [0, 1]; else 0."""
+
+    share: float = 0.5
+    needs_step = True
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the weights [N]."""
+        h, d = (self.scaled(columns[name].float()) for name in ("student_entropy", "divergence"))
+        score = h + d - h * d
+        return (score >= score.quantile(1 - self.share)).float()
+
+    @staticmethod
+    def scaled(values: Tensor) -> Tensor:
+        """Return values [N] cut at their .02 and .98 quantiles, then from 0 to 1."""
+        low, high = values.quantile(0.02), values.quantile(0.98)
+        return (values.clamp(low, high) - low) / (high - low).clamp(min=1e-8)
+
+
+@method("TIP", "2604.14084", "paper")
+def tip(share: float = 0.5) -> Recipe:
+    """Reverse KL on the half of the tokens with the largest h + d - h d, h the student's entropy, d the reverse KL, scaled to [0, 1].
+
+    Defaults: the top 50 or 20 %, cut at the 2 % quantiles first. Differs: the authors' code draws tokens in proportion to powers
+    of both instead.
+    """
+    return Recipe(OPSD(reverse_kl), reference_solution, weights=EntropyOrDivergence(share))
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """w_1 = 1, w_k = min(product over u < k of (d_u + e) / (d_(u+1) + e), most), d_u the mean |D| of a rollout's u-th sentence."""
+
+    most: float = 1.2
+    e: float = 1e-2
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the signal [N]."""
+        found = torch.ones_like(columns["gap"], dtype=torch.float32)
+        for rollout in columns["rollout"].unique():
+            rows = (columns["rollout"] == rollout).nonzero()[:, 0]
+            step = columns["sentence"][rows].long()
+            sums = torch.zeros(int(step.max()) + 1).index_add_(0, step, columns["gap"][rows].abs().float())
+            means = sums / torch.bincount(step).clamp(min=1) + self.e
+            found[rows] = (means[0] / means).clamp(max=self.most)[step]  # the product telescopes
+        return found
+
+
+@method("SOD", "2605.07725", "code")
+def sod() -> Recipe:
+    """GRPO + w_k RKL, w_1 = 1, w_k = min(product of (d_u + e) / (d_(u+1) + e), 1.2), d_u the mean |D| of a rollout's u-th step.
+
+    Unconfirmed: e. Differs: steps are sentences, not tool calls, and the teacher is the model itself with the solution.
+    """
+    objective = Sum((GRPO(), Scaled(OPSD(reverse_kl), "step decay")), (1.0, 1.0))
+    return Recipe(objective, reference_solution, marks={"sentence": SegmentNumbers()}, signals={"step decay": StepDecay()}, n=8)
+
+
+@dataclass(frozen=True)
+class Improbable:
+    """-1/2 - (H - least H) / (2 (largest H - least H)) for the `share` of the step's least probable tokens, 0 for all others."""
+
+    share: float = 0.2
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the signal [N]."""
+        entropy, logprob = columns["student_entropy"].float(), columns["student_logprob"].float()
+        chosen = logprob <= logprob.quantile(self.share)
+        low, high = entropy[chosen].min(), entropy[chosen].max()
+        return torch.where(chosen, -0.5 - (entropy - low) / (2 * (high - low).clamp(min=1e-8)), 0.0)
+
+
+@dataclass(frozen=True)
+class SignalledGradient(PolicyGradient):
+    """The clipped policy gradient of an advantage that is a mark or a signal of the token; it has no teacher."""
+
+    by: str = "advantage"
+    needs_teacher = False
+
+    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the advantages [n]."""
+        return tokens[self.by]
+
+
+@method("OPSA", "2608.31046", "paper")
+def opsa() -> Recipe:
+    """A = -1/2 - (H - H_min) / (2 (H_max - H_min)) for the fifth of the tokens that were least probable; no teacher, no reference."""
+    return Recipe(SignalledGradient(by="improbable"), signals={"improbable": Improbable()})
+
+
+@dataclass(frozen=True)
+class OverlapRecorded(OPSD):
+    """A divergence that records the share of each side's k most probable tokens that both have."""
+
+    top_k: int = 16
+
+    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the divergences [n]."""
+        _, ours = student.detached().top(self.top_k)
+        _, theirs = teachers.only.top(self.top_k)
+        shared = (ours[:, :, None] == theirs[:, None, :]).any(-1).float().mean(-1)
+        tokens.record(overlap=shared)
+        return super().loss(student, teachers, tokens)
+
+
+@dataclass(frozen=True)
+class DriftCount:
+    """clip(1 - rate * n, 0, 1) + base, n how many tokens of the rollout so far had an overlap below `least`."""
+
+    rate: float = 0.05
+    base: float = 0.1
+    least: float = 0.5
+
+    def __call__(self, columns: Columns) -> Tensor:
+        """Return the weights [N]."""
+        drifted = (columns["overlap"] < self.least).float()
+        events = drifted.cumsum(0)
+        first = columns["position"] == 0
+        before = torch.where(first, events - drifted, torch.zeros_like(events))
+        events = events - before[first][first.long().cumsum(0) - 1]
+        return (1 - self.rate * events).clamp(0, 1) + self.base
+
+
+@method("PRUNE-OPD", "2605.07804", "note")
+def prune_opd(rate: float = 0.05) -> Recipe:
+    """Reverse KL weighed by clip(1 - w n, 0, 1) + base, n the tokens so far at which both sides' top k overlap too little.
+
+    Unconfirmed: w, base, k and the overlap (.05, .1, 16, .5 here). Differs: the length cap does not adapt.
+    """
+    return Recipe(OverlapRecorded(reverse_kl), reference_solution, weights=DriftCount(rate))
