@@ -12,7 +12,7 @@ from tyro.extras import SubcommandApp
 from opsd_lab.basics.files import write_whole
 from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
 from opsd_lab.experiments import NOTEBOOKS, RESULTS
-from opsd_lab.experiments.arms import STUDIES
+from opsd_lab.experiments.catalogue import STUDIES
 from opsd_lab.experiments.results_page import results_page
 from opsd_lab.experiments.study_tables import seeds_table
 from opsd_lab.methods.page import methods_page
@@ -187,7 +187,7 @@ def study(
     """Run a study, arms x seeds, and write its table; finished cells are not repeated.
 
     Args:
-        name: a study of `opsd_lab.experiments.arms.STUDIES`; a name that is none of them is answered with the list.
+        name: a study of `opsd_lab.experiments.catalogue.STUDIES`; a name that is none of them is answered with the list.
         out: the Parquet file to write.
         cells: the folder of the finished cells; left out, build/cells/NAME.
         seeds: the seeds of every arm.

@@ -11,22 +11,25 @@ from opsd_lab.experiments.arms import (
     RATES,
     SMOLLM2_CANDIDATES,
     SMOLLM2_RATES,
-    STUDIES,
     baselines,
     sandbox_study,
     smollm2_arms,
     smollm2_study,
 )
+from opsd_lab.experiments.catalogue import STUDIES
 from opsd_lab.experiments.study_tables import seed_accuracies, seeds_table
+from opsd_lab.studies.due import Due
 from opsd_lab.studies.results import choose
 from opsd_lab.studies.study import COLUMNS
+from opsd_lab.training.ledger import Ledger
 
 RESULTS = Path(__file__).parents[1] / "opsd_lab" / "experiments" / "results"
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_reaches_the_processes_of_its_workers(name):
-    assert pickle.loads(pickle.dumps(STUDIES[name])) is STUDIES[name]
+    made, again = STUDIES[name], pickle.loads(pickle.dumps(STUDIES[name]))
+    assert again is made or (again.func, again.args) == (made.func, made.args)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +94,20 @@ def test_an_arms_accuracy_is_the_mean_of_its_seeds_with_an_interval_over_problem
 def test_a_table_without_an_evaluated_cell_has_no_accuracies():
     with pytest.raises(ValueError, match="no cell that was evaluated"):
         seed_accuracies(rows("B", 0, "", [], error="RuntimeError: no luck"))
+
+
+def test_a_run_is_due_at_its_operations_and_over_at_the_last_of_them_or_the_last_step():
+    def ledger(flops):
+        return Ledger(flops_train=flops)
+
+    due = Due((9,), (10.0, 20.0))
+    assert [(due.now(step, ledger(5.0 * step)), due.over) for step in range(1, 5)] == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (True, True),
+    ]
+    short = Due((2,), (10.0, 20.0))
+    assert (short.now(1, ledger(1.0)), short.now(2, ledger(2.0)), short.over) == (False, True, True)
+    steps = Due((2, 3))
+    assert [(steps.now(step, ledger(0.0)), steps.over) for step in (1, 2, 3)] == [(False, False), (True, False), (True, True)]

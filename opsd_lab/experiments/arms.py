@@ -267,13 +267,3 @@ def smollm2_search() -> Study:
     validation = builtin("one_step", "validation")
     arms = _every_rate(smollm2_arms(), SMOLLM2_CANDIDATES)
     return replace(study, name="smollm2 search", splits={"validation": validation}, during=("validation",), **arms)
-
-
-STUDIES = {
-    "walkthrough": walkthrough_study,
-    "sandbox-baselines": sandbox_baselines,
-    "sandbox-ablations": sandbox_ablations,
-    "sandbox-search": sandbox_search,
-    "smollm2": smollm2_study,
-    "smollm2-search": smollm2_search,
-}

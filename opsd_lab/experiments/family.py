@@ -11,14 +11,21 @@ from functools import partial
 from opsd_lab.contexts import OWN_WORDS, SHOWN_SOLUTION, bare_solution, reference_solution
 from opsd_lab.contexts.peers import MixedPeers
 from opsd_lab.contexts.views import OtherProblem
+from opsd_lab.experiments.arms import sandbox_policy
 from opsd_lab.methods import METHODS
 from opsd_lab.methods import contexts as context_methods
 from opsd_lab.methods import gates as gate_methods
 from opsd_lab.problems.problem import Problem
+from opsd_lab.rollouts import SamplingParams
+from opsd_lab.sandbox import CHAT, worksheets
+from opsd_lab.studies.study import Study
 from opsd_lab.training.recipes import Recipe
+from opsd_lab.training.records import TrainingParams
 
 TASKS = ("sheet", "chain")
-RATES = (5e-5, 2e-4, 1e-3)
+RATE, RATES = 2e-4, (5e-5, 2e-4, 8e-4)
+OPERATIONS = (0.875e12, 1.75e12, 2.625e12, 3.5e12)  # the last is what OPSD takes for 100 steps
+TRACE = ("loss", "student_entropy", "teacher_entropy", "gap", "completion_length", "truncated", "grad_norm")
 
 
 def instruction(problem: Problem) -> str:
@@ -66,3 +73,52 @@ def in_sandbox_words(piece: object) -> object:
 def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
     """Return the recipes in the sandbox's words, by their keys; all of them where no `keys` are given."""
     return {key: in_sandbox_words(METHODS[key].make()) for key in keys or METHODS}
+
+
+def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None) -> Study:
+    """Return the study of the family on a task of the sandbox, "sheet" or "chain": all methods with the same operations.
+
+    `rates` are the methods' learning rates, by their keys; those that it leaves out have `RATE`. `keys` choose methods. Forgetting
+    is measured on the other tasks.
+
+    Raises:
+        ValueError: for another task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"the family is compared on {' and '.join(TASKS)}, not on {task!r}")
+    found = {}
+    for key, recipe in family_recipes(keys).items():
+        found[key] = replace(recipe, training={"learning_rate": (rates or {}).get(key, RATE), **recipe.training})
+    others = {name: worksheets(name, "test", 128) for name in (*TASKS, "easy") if name != task}
+    return Study(
+        name=f"family {task}",
+        policy=sandbox_policy,
+        train=worksheets(task, "train", 2048),
+        splits={"test": worksheets(task, "test", 256), **others},
+        arms={"base": None, **found},
+        chat=CHAT,
+        sampling=SamplingParams(64, temperature=1.0),
+        evaluation=SamplingParams(64, temperature=1.0, n=4),
+        params=TrainingParams(token_budget=8192),
+        rollouts=64,
+        checkpoints=(400,),
+        operations=OPERATIONS,
+        trace=TRACE,
+    )
+
+
+def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
+    """Return the search over learning rates on a task: the same candidates, operations and seeds for every method.
+
+    It is judged on validation problems, at half the operations of `family_study`. `keys` choose methods.
+    """
+    study, tried, methods = family_study(task, keys=keys), {}, {}
+    for key, recipe in study.arms.items():
+        for rate in RATES if recipe else ():
+            arm = f"{key}, learning rate {rate:g}"
+            tried[arm], methods[arm] = replace(recipe, training={**recipe.training, "learning_rate": rate}), key
+    splits = {"validation": worksheets(task, "validation", 256)}
+    half = OPERATIONS[1:2]
+    return replace(
+        study, name=f"family {task} search", splits=splits, during=("validation",), arms=tried, methods=methods, operations=half
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.base import Rollout
@@ -14,7 +15,7 @@ VERDICTS = {"correct": 1.0, "incorrect": -1.0}
 
 @dataclass(frozen=True)
 class SegmentNumbers:
-    """Numbers the segments of a rollout from 0; what lies between two belongs to the one before."""
+    """Numbers the segments of a rollout from 0; what lies between two belongs to the first of them."""
 
     by: Cut = "sentences"
 
@@ -25,12 +26,8 @@ class SegmentNumbers:
             ValueError: for a rollout whose sampler does not know its tokens' texts.
         """
         tokens = texts_of(rollout)
-        ends = [segment.end for segment in segments("".join(tokens), self.by)][:-1]
-        start, numbers = 0, []
-        for token in tokens:
-            numbers.append(float(sum(end <= start for end in ends)))
-            start += len(token)
-        return numbers
+        starts = [segment.start for segment in segments("".join(tokens), self.by)][1:]
+        return [float(sum(start < end for start in starts)) for end in accumulate(map(len, tokens))]
 
 
 def equation_verdicts(problem: Problem, rollout: Rollout) -> Sequence[float]:

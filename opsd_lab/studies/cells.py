@@ -29,7 +29,7 @@ def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> 
         "training": study.params,
     }
     values |= {"rollouts": study.rollouts, "checkpoints": study.checkpoints, "during": study.during, "by": study.by}
-    values |= {"also": study.also}
+    values |= {"also": study.also, "operations": study.operations, "trace": study.trace}
     values |= {"training problems": list(study.train)} | {
         f"split {name!r}": list(problems) for name, problems in study.splits.items()
     }

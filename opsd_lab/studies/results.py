@@ -22,7 +22,7 @@ def final_rows(results: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     rows = rows[[(arm, seed) not in failed for arm, seed in zip(rows["arm"], rows["seed"], strict=True)]]
     if rows.empty:
         raise ValueError(f"no finished cell was evaluated on {split!r}; the splits are {sorted(set(results['split']) - {''})}")
-    return rows[rows["step"] == rows.groupby("arm")["step"].transform("max")].reset_index(drop=True)
+    return rows[rows["step"] == rows.groupby(["arm", "seed"])["step"].transform("max")].reset_index(drop=True)
 
 
 def failures(results: pd.DataFrame) -> pd.DataFrame:

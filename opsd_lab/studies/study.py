@@ -29,6 +29,7 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
 from opsd_lab.studies.cells import cell_settings, check_cell, write_cell
+from opsd_lab.studies.due import Due
 from opsd_lab.training.ledger import Ledger, peak_memory_gib
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
@@ -74,8 +75,12 @@ class Study:
     their own, such as "test, boxed". An arm that is None is the initial policy, evaluated once. Where several arms are settings of
     one method, `methods` names it for each of them; an arm that it leaves out is its own method.
 
+    `operations` take the place of the steps in `checkpoints`, whose last is then the most steps that a run may take: arms are
+    evaluated at the first step at which their ledger has as many floating-point operations. `trace` names metrics of which each
+    cell's last row keeps every step's value, in a column of its own, such as "trace_student_entropy".
+
     Raises:
-        ValueError: for no arms, checkpoints that do not rise, or unknown names in `during`, `methods` or `also`.
+        ValueError: for no arms, checkpoints or operations that do not rise, or unknown names in `during`, `methods` or `also`.
     """
 
     name: str
@@ -95,12 +100,16 @@ class Study:
     evaluation_chat: ChatFormat | None = None
     sampler: Callable[[Policy], Sampler] = transformers_sampler
     methods: Mapping[str, str] = field(default_factory=dict)
+    operations: tuple[float, ...] = ()
+    trace: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.arms:
             raise ValueError(f"study {self.name!r} has no arms")
         if not self.checkpoints or list(self.checkpoints) != sorted(set(self.checkpoints)) or self.checkpoints[0] < 1:
             raise ValueError(f"study {self.name!r}: the checkpoints {self.checkpoints} do not rise from 1 or more")
+        if list(self.operations) != sorted(set(self.operations)) or any(value <= 0 for value in self.operations):
+            raise ValueError(f"study {self.name!r}: the operations {self.operations} do not rise from above 0")
         if len({_slug(arm) for arm in self.arms}) < len(self.arms):
             raise ValueError(f"study {self.name!r}: some arms' names differ in punctuation only, so their files would be the same")
         if unknown := set(self.during) - set(self.splits):
@@ -127,7 +136,7 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
     `arm` is a name of the `study`. `seed` is that of policy, training and evaluation. `progress` shows a bar of the steps.
     """
     rows: list[dict] = []
-    ledger = Ledger()
+    ledger, traces = Ledger(), {name: [] for name in study.trace}
     try:
         policy, recipe = study.policy(seed), study.arms[arm]
         sampler = study.sampler(policy)
@@ -138,17 +147,21 @@ def run_cell(study: Study, arm: str, seed: int, *, progress: bool = False) -> pd
             params = replace(study.params, seed=seed)
             rewards = AnswerReward(grader, study.by)
             trainer = recipe.trainer(policy, study.train, study.chat, sampler, study.sampling, params, rewards, study.rollouts)
+            due = Due(study.checkpoints, study.operations)
             for record in trainer.train(study.checkpoints[-1], progress=progress):
                 ledger = record.ledger
-                if record.step in study.checkpoints:
-                    last = record.step == study.checkpoints[-1]
-                    chosen = study.splits if last else {name: study.splits[name] for name in study.during}
+                for name, values in traces.items():
+                    values.append(record.loss if name == "loss" else record.metrics[name])
+                if due.now(record.step, ledger):
+                    chosen = study.splits if due.over else {name: study.splits[name] for name in study.during}
                     rows += _evaluated(study, recipe, policy, sampler, grader, chosen, record.step, ledger, seed)
+                if due.over:
+                    break
     except Exception as error:  # a cell that fails must not take the others with it
         place = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
         rows.append({"step": rows[-1]["step"] if rows else 0, "split": "", "error": told, **_costs(ledger)})
-    return _frame(study, rows, arm, seed)
+    return _frame(study, rows, arm, seed, traces)
 
 
 def run_study(
@@ -260,11 +273,14 @@ def _costs(ledger: Ledger) -> dict:
     return {name: getattr(ledger, name) for name in names} | {"peak_memory_gib": peak_memory_gib()}
 
 
-def _frame(study: Study, rows: list[dict], arm: str, seed: int) -> pd.DataFrame:
+def _frame(study: Study, rows: list[dict], arm: str, seed: int, traces: Mapping[str, list[float]] | None = None) -> pd.DataFrame:
     training = study.arms[arm] and replace(study.params, **study.arms[arm].training)
     about = {"arm": arm, "method": study.methods.get(arm, arm), "learning_rate": training.learning_rate if training else np.nan}
     unevaluated = {"accuracy": np.nan, "n": 0, "samples": 0, "correct": [], "truncated": np.nan, "length": np.nan}
-    return pd.DataFrame([{**about, "seed": seed, **unevaluated, **row} for row in rows])[list(COLUMNS)].astype(COLUMNS)
+    frame = pd.DataFrame([{**about, "seed": seed, **unevaluated, **row} for row in rows])[list(COLUMNS)].astype(COLUMNS)
+    for name in study.trace:
+        frame[f"trace_{name}"] = pd.Series([[]] * (len(frame) - 1) + [(traces or {}).get(name, [])], dtype=object)
+    return frame
 
 
 def _path(folder: Path, arm: str, seed: int) -> Path:

@@ -1,0 +1,18 @@
+"""The studies by the names that the command line takes."""
+
+from collections.abc import Callable
+from functools import partial
+
+from opsd_lab.experiments import arms, family
+from opsd_lab.studies.study import Study
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "walkthrough": arms.walkthrough_study,
+    "sandbox-baselines": arms.sandbox_baselines,
+    "sandbox-ablations": arms.sandbox_ablations,
+    "sandbox-search": arms.sandbox_search,
+    "smollm2": arms.smollm2_study,
+    "smollm2-search": arms.smollm2_search,
+    **{f"family-{task}": partial(family.family_study, task) for task in family.TASKS},
+    **{f"family-{task}-search": partial(family.family_search, task) for task in family.TASKS},
+}
