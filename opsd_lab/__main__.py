@@ -13,6 +13,7 @@ from opsd_lab.basics.files import write_whole
 from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
 from opsd_lab.experiments import NOTEBOOKS, RESULTS
 from opsd_lab.experiments.catalogue import STUDIES
+from opsd_lab.experiments.clip_study import clip_table
 from opsd_lab.experiments.results_page import results_page
 from opsd_lab.experiments.study_tables import seeds_table
 from opsd_lab.methods.page import methods_page
@@ -102,6 +103,18 @@ def show(path: Path = RESULTS / "walkthrough.parquet") -> None:
     if missing := COLUMNS.keys() - set(results):
         raise SystemExit(f"{path} is no table of a study: it has no column {', '.join(sorted(missing))}")
     print(seeds_table(results))
+
+
+@app.command
+def clip(out: Path = RESULTS / "clip.parquet") -> None:
+    """Measure how a point-wise clip turns forward KL's gradient on SmolLM2's and the sandbox's rollouts; write and print the table.
+
+    Args:
+        out: the Parquet file.
+    """
+    rows = clip_table()
+    write_whole(out, partial(rows.to_parquet, index=False, compression="zstd"))
+    print(rows.round(3).to_string(index=False))
 
 
 @app.command

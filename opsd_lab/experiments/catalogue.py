@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from opsd_lab.experiments import arms, family
+from opsd_lab.experiments import arms, clip_study, family
 from opsd_lab.studies.study import Study
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -13,6 +13,8 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "sandbox-search": arms.sandbox_search,
     "smollm2": arms.smollm2_study,
     "smollm2-search": arms.smollm2_search,
+    "clip-sandbox": clip_study.clip_sandbox,
+    "clip-smollm2": clip_study.clip_smollm2,
     **{f"family-{task}": partial(family.family_study, task) for task in family.TASKS},
     **{f"family-{task}-search": partial(family.family_search, task) for task in family.TASKS},
 }
