@@ -16,6 +16,7 @@ from opsd_lab.figures.export import drop_widgets
 from opsd_lab.problems.word_problems import key
 from opsd_lab.training.ledger import Ledger
 from opsd_lab.training.recipes import Recipe
+from opsd_lab.training.start import Start, begun
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -54,7 +55,8 @@ def test_the_study_trains_what_notebook_01_trains():
     assert study.rollouts == settings.training.batch_size and study.checkpoints == (settings.steps,)
     assert study.train == train_problems() and study.splits == {"test": held_out_problems()}
     for arm, view in (("OPSD", reference_view()), ("control", control_view())):
-        recipe, default = study.arms[arm], Recipe()
+        default, start = Recipe(), Start(None, study.train, None, None, None, None)
+        recipe = begun(study.arms[arm], start)
         assert [recipe.view(problem) for problem in study.train[:9]] == [view(problem) for problem in study.train[:9]]
         assert replace(recipe, view=default.view) == default
 

@@ -20,7 +20,7 @@ from opsd_lab.contexts import (
 )
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.outcomes import grade_rollouts
-from opsd_lab.experiments.walkthrough import Settings, control_view, held_out_problems, reference_view, train_problems
+from opsd_lab.experiments.walkthrough import Settings, held_out_problems, reference_view, train_problems
 from opsd_lab.grading import Grader
 from opsd_lab.objectives import GRPO, OPSD, SFT, SampledTokenOPSD
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
@@ -212,7 +212,7 @@ def continued_reference(problem: Problem) -> str:
 SMOLLM2_RATES: dict[str, float] = {
     "OPSD": 3e-4,  # as good at 1e-3 and 3e-3
     "SFT": 3e-4,
-    "GRPO": 3e-4,
+    "GRPO": 1e-4,  # the search has one seed: on the test problems three seeds end higher at 3e-4 (.38)
     "control: another problem's solution": 1e-4,  # the lowest tried; the others are worse
 }
 """The learning rate of each trained arm of `smollm2_arms`, found by `smollm2_search`."""
@@ -226,7 +226,7 @@ def smollm2_arms() -> dict[str, Recipe | None]:
         "OPSD": Recipe(OPSD(forward_kl), REFERENCE),
         "SFT": Recipe(SFT(), source=Texts(continued_reference), sampling={"max_new_tokens": 48}),
         "GRPO": Recipe(GRPO(), n=4, sampling={"temperature": 1.0}),  # it needs the whole distribution
-        "control: another problem's solution": Recipe(OPSD(forward_kl), control_view()),
+        "control: another problem's solution": Recipe(OPSD(forward_kl), other_problem(closing="")),
     }
 
 

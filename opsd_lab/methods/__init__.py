@@ -2,7 +2,7 @@
 
 from opsd_lab.methods import advantages, contexts, gates, targets, token_weights
 from opsd_lab.methods.method import GRADES, GROUPS, METHODS, Method, method
-from opsd_lab.methods.recipe_files import recipe_from_toml, recipe_to_toml
+from opsd_lab.methods.recipe_files import recipe_from_toml, recipe_text, recipe_to_toml
 
 __all__ = [
     "GRADES",
@@ -14,6 +14,7 @@ __all__ = [
     "gates",
     "method",
     "recipe_from_toml",
+    "recipe_text",
     "recipe_to_toml",
     "targets",
     "token_weights",

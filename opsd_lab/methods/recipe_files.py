@@ -14,6 +14,7 @@ from types import FunctionType
 import tomli_w
 
 from opsd_lab.basics.options import name_of
+from opsd_lab.identity.digest import digest
 from opsd_lab.methods.method import GROUPS
 from opsd_lab.training.recipes import Recipe
 
@@ -31,6 +32,11 @@ def recipe_to_toml(recipe: Recipe, known: Iterable[Callable] = ()) -> str:
         TypeError: for what has no name here, such as a lambda, or is no data; it says where that sits.
     """
     return tomli_w.dumps(_arguments(recipe, _names(known), "recipe"))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as TOML for people to read: whatever function it has is named, and what is no data stands as its digest."""
+    return tomli_w.dumps(_arguments(recipe, None, "recipe"))
 
 
 def recipe_from_toml(text: str, known: Iterable[Callable] = ()) -> Recipe:
@@ -63,7 +69,7 @@ def _pieces() -> dict[str, Callable]:
     return found
 
 
-def _plain(value: object, names: Mapping[str, Callable], place: str) -> object:
+def _plain(value: object, names: Mapping[str, Callable] | None, place: str) -> object:
     if value is None:
         return dict(NONE)
     if type(value) in (bool, int, float, str):
@@ -72,6 +78,8 @@ def _plain(value: object, names: Mapping[str, Callable], place: str) -> object:
         return [_plain(entry, names, f"{place}[{i}]") for i, entry in enumerate(value)]
     if isinstance(value, dict):
         if PIECE in value or not all(isinstance(key, str) for key in value):
+            if names is None:
+                return {"digest": digest(value)}
             raise TypeError(f"{place}: a table's keys are texts, none of them {PIECE!r}")
         return {key: _plain(entry, names, f"{place}.{key}") for key, entry in value.items()}
     if isinstance(value, partial) and not value.args:
@@ -81,20 +89,25 @@ def _plain(value: object, names: Mapping[str, Callable], place: str) -> object:
         return {PIECE: _name(value, names, place)}
     if is_dataclass(value):
         return {PIECE: _name(type(value), names, place), **_arguments(value, names, place)}
+    if names is None:
+        return {"digest": digest(value)}
     raise TypeError(f"{place} is {value!r}, which TOML cannot hold; make it a dataclass, a function, or a partial of one")
 
 
-def _arguments(value: object, names: Mapping[str, Callable], place: str) -> dict[str, object]:
+def _arguments(value: object, names: Mapping[str, Callable] | None, place: str) -> dict[str, object]:
     """Return the fields of a dataclass that are not as they are by default."""
-    found = {}
+    found: dict[str, object] = {}
     for field in fields(value):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if field.init and ((own := getattr(value, field.name)) is not default) and own != default:
-            found[field.name] = _plain(own, names, f"{place}.{field.name}")
+            told = names is not None or field.repr  # what a class does not print is long
+            found[field.name] = _plain(own, names, f"{place}.{field.name}") if told else {"digest": digest(own)}
     return found
 
 
-def _name(piece: Callable, names: Mapping[str, Callable], place: str) -> str:
+def _name(piece: Callable, names: Mapping[str, Callable] | None, place: str) -> str:
+    if names is None:
+        return name_of(piece)
     if names.get(name := name_of(piece)) is not piece:
         raise TypeError(f"{place}: {name} is none of the library's pieces; give it as one of `known`")
     return name

@@ -1,6 +1,6 @@
 """What a token loses: OPSD, likelihood and policy gradients; targets, token weights, sums and routes of them."""
 
-from opsd_lab.objectives.combined import Route, Scaled, Sum, rewarded
+from opsd_lab.objectives.combined import Pushed, Route, Scaled, Sum, rewarded
 from opsd_lab.objectives.likelihood import SFT
 from opsd_lab.objectives.marks import Mark, Signal
 from opsd_lab.objectives.objective import Losses, Objective, compute_losses
@@ -19,6 +19,7 @@ __all__ = [
     "MarkError",
     "Objective",
     "PolicyGradient",
+    "Pushed",
     "Route",
     "SampledTokenOPSD",
     "Scaled",

@@ -127,6 +127,37 @@ class Scaled(_Several):
 
 
 @dataclass(frozen=True)
+class Pushed(_Several):
+    """Another objective that also records each token's `push`: minus the derivative of its loss by the logit of that token.
+
+    Where it is positive, a step makes the token likelier than its alternatives.
+
+    Raises:
+        TypeError: for what is no objective.
+    """
+
+    objective: Objective
+
+    def __post_init__(self) -> None:
+        instance("Pushed: objective", self.objective, Objective, "write Pushed(OPSD())")
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The one objective."""
+        return (self.objective,)
+
+    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return the objective's losses of a few tokens [n]; without slopes there is no push to record."""
+        return compute_losses(self.objective, student, teachers, tokens, slope=False).loss
+
+    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
+        """Return the objective's losses and their slopes."""
+        found = compute_losses(self.objective, student, teachers, tokens, slope=True)
+        tokens.record(push=-found.slope.gather(-1, tokens.ids[:, None])[:, 0])
+        return found
+
+
+@dataclass(frozen=True)
 class Route(_Several):
     """One objective for the tokens that are chosen, another for the rest.
 

@@ -25,6 +25,7 @@ from opsd_lab.evaluation.evaluate import By, Evaluation, evaluate
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader
 from opsd_lab.identity.parts import Parts
+from opsd_lab.methods.recipe_files import recipe_text
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
@@ -34,10 +35,12 @@ from opsd_lab.training.ledger import Ledger, peak_memory_gib
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
+# `recipe` is TOML, empty for the initial policy.
 # `correct` holds a list: how many samples of each problem were right, in the problems' order.
 COLUMNS: dict[str, str] = {
     "arm": "string",
     "method": "string",
+    "recipe": "string",
     "learning_rate": "float64",
     "seed": "int64",
     "step": "int64",
@@ -275,7 +278,8 @@ def _costs(ledger: Ledger) -> dict:
 
 def _frame(study: Study, rows: list[dict], arm: str, seed: int, traces: Mapping[str, list[float]] | None = None) -> pd.DataFrame:
     training = study.arms[arm] and replace(study.params, **study.arms[arm].training)
-    about = {"arm": arm, "method": study.methods.get(arm, arm), "learning_rate": training.learning_rate if training else np.nan}
+    about = {"arm": arm, "method": study.methods.get(arm, arm), "recipe": recipe_text(study.arms[arm]) if training else ""}
+    about["learning_rate"] = training.learning_rate if training else np.nan
     unevaluated = {"accuracy": np.nan, "n": 0, "samples": 0, "correct": [], "truncated": np.nan, "length": np.nan}
     frame = pd.DataFrame([{**about, "seed": seed, **unevaluated, **row} for row in rows])[list(COLUMNS)].astype(COLUMNS)
     for name in study.trace:

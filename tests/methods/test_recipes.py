@@ -3,20 +3,24 @@
 import ast
 import inspect
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from opsd_lab.contexts import ChatFormat
+from opsd_lab.contexts import ChatFormat, ContextBuilder
+from opsd_lab.contexts.views import OtherProblem
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader
 from opsd_lab.identity.digest import digest
-from opsd_lab.methods import GRADES, GROUPS, METHODS, method, recipe_from_toml, recipe_to_toml
+from opsd_lab.methods import GRADES, GROUPS, METHODS, method, recipe_from_toml, recipe_text, recipe_to_toml
+from opsd_lab.methods.lesson import lesson
 from opsd_lab.methods.page import methods_page
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.problems import Problem
-from opsd_lab.rollouts import HFSampler, SamplingParams
+from opsd_lab.rollouts import HFSampler, SamplingParams, StudentWrites, sample_rollouts
 from opsd_lab.training import Recipe, TrainingParams
 from tests.conftest import tiny_policy
 
@@ -112,6 +116,12 @@ def test_a_recipe_with_peoples_own_function_needs_it_to_be_known():
         recipe_to_toml(Recipe(view=lambda problem: ""))
 
 
+def test_a_recipe_told_to_people_names_every_function_and_stands_for_long_data_by_its_digest():
+    text = recipe_text(Recipe(view=OtherProblem(tuple(PROBLEMS)), weights=own_view, problems=lambda policy, problems: problems))
+    assert 'piece = "own_view"' in text and "<lambda>" in text and PROBLEMS[0].question not in text
+    assert re.search(r'\[view.donors\]\ndigest = "[0-9a-f]{64}"', text)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -135,6 +145,31 @@ def test_a_method_is_entered_once_and_with_a_known_grade():
         method("X", "none", "rumour")
     with pytest.raises(ValueError, match="there are two methods opsd"):
         method("X", "none", "paper")(METHODS["opsd"].make)
+
+
+def test_a_lesson_is_what_the_first_step_would_do_and_leaves_the_policy_as_it_is(grader):
+    policy = add_lora(tiny_policy(context=1024), rank=4, alpha=8)
+    contexts, drawing = ContextBuilder(policy.tokenizer), SamplingParams(12, n=8)
+    rollouts = sample_rollouts(HFSampler(policy, progress=False), contexts, PROBLEMS[:2], drawing)
+    before = [p.detach().clone() for p in policy.trainable().values()]
+    taught = {}
+    for key, entry in METHODS.items():
+        if isinstance(entry.make().source, StudentWrites) and key != "rock_tokens":
+            try:
+                taught[key] = lesson(entry.make(), policy, PROBLEMS[:2], rollouts, ChatFormat(), Parity(grader)).frame
+            except ValueError as error:
+                assert key in ("u_opsd", "ttpo") and "none of the rollouts counts" in str(error)
+    assert len(taught) > 40
+    for frame in taught.values():
+        assert frame["push"].abs().mean() == pytest.approx(1.0) and frame["rollout"].is_monotonic_increasing
+        shown = frame.groupby("rollout")["token_id"].apply(tuple)
+        assert all(rollouts[number].completion_ids[: len(ids)] == ids for number, ids in shown.items())
+    frame = taught["opsd_sampled_token"]
+    push = frame["gap"] * (1 - np.exp(frame["student_logprob"]))
+    np.testing.assert_allclose(frame["push"], push / push.abs().mean(), rtol=1e-4, atol=1e-5)
+    assert all(bool((p == old).all()) for p, old in zip(policy.trainable().values(), before, strict=True))
+    with pytest.raises(ValueError, match="learns from Together, not from the student's rollouts"):
+        lesson(METHODS["brts"].make(), policy, PROBLEMS[:2], rollouts, ChatFormat(), Parity(grader))
 
 
 def test_views_passes_and_what_the_teacher_writes_are_billed(grader):
