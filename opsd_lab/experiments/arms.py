@@ -49,11 +49,6 @@ def the_expert(policy: Policy) -> Teacher:
     return OtherTeacher(load_sandbox("expert"), policy)
 
 
-def the_student(policy: Policy) -> Teacher:
-    """Return the student itself as the teacher."""
-    return live_teacher()
-
-
 def with_own_samples(policy: Policy, problems: Sequence[Problem], tries: int = 4, seed: int = 0) -> list[Problem]:
     """Return the problems that the policy solves in one of some tries, with its own first correct sample as their solution.
 
@@ -118,7 +113,7 @@ def ablations() -> dict[str, Recipe | None]:
         "length: 16 tokens": replace(OPSD_ARM, sampling={"max_new_tokens": 16}),
         "teacher: EMA 0.95": replace(OPSD_ARM, teacher=partial(ema_teacher, decay=0.95)),
         "teacher: refreshed every 25": replace(OPSD_ARM, teacher=partial(refreshed_teacher, every=25)),
-        "teacher: live": replace(OPSD_ARM, teacher=the_student),
+        "teacher: live": replace(OPSD_ARM, teacher=live_teacher),
         "gate: correct rollouts": replace(OPSD_ARM, gate=correct_only),
         "gate: incorrect rollouts": replace(OPSD_ARM, gate=incorrect_only),
     }

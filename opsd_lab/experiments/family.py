@@ -4,18 +4,24 @@ The sandbox's model reads the few words of its vocabulary. So views are worded a
 a worked example is shown as a solution is, an instruction is the one that the model knows, and wrong attempts are not called so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from types import FunctionType
 
 from opsd_lab.contexts import OWN_WORDS, SHOWN_SOLUTION, bare_solution, reference_solution
 from opsd_lab.contexts.peers import MixedPeers
 from opsd_lab.contexts.views import OtherProblem
-from opsd_lab.experiments.arms import sandbox_policy
+from opsd_lab.divergences import reverse_kl
+from opsd_lab.experiments.arms import RATES as SANDBOX_RATES
+from opsd_lab.experiments.arms import sandbox_policy, smollm2_study
 from opsd_lab.methods import METHODS
 from opsd_lab.methods import contexts as context_methods
 from opsd_lab.methods import gates as gate_methods
+from opsd_lab.objectives import OPSD
+from opsd_lab.policies.teachers import ema_teacher, fixed_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
+from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.sandbox import CHAT, worksheets
 from opsd_lab.studies.study import Study
@@ -52,19 +58,25 @@ WORDED: dict[Callable, Callable] = {
 
 def in_sandbox_words(piece: object) -> object:
     """Return a piece with everything in it worded for the sandbox."""
-    if callable(piece) and not is_dataclass(piece):
-        return WORDED.get(piece, piece) if not isinstance(piece, partial) else piece
     if isinstance(piece, context_methods.WorkedExample):
         return OtherProblem(closing="")
     if isinstance(piece, MixedPeers):
         return replace(piece, wrong=0)
+    return _worded(piece, WORDED, in_sandbox_words)
+
+
+def _worded(piece: object, words: Mapping[Callable, Callable], inside: Callable[[object], object] | None = None) -> object:
+    """Return a piece with other functions in it, and no sentence that closes a solution."""
+    inside = inside or partial(_worded, words=words)
+    if isinstance(piece, FunctionType):
+        return words.get(piece, piece)
     if type(piece) is tuple:
-        return tuple(in_sandbox_words(part) for part in piece)
+        return tuple(inside(part) for part in piece)
     if type(piece) is dict:
-        return {name: in_sandbox_words(part) for name, part in piece.items()}
+        return {name: inside(part) for name, part in piece.items()}
     if not is_dataclass(piece) or isinstance(piece, type):
         return piece
-    changed = {f.name: in_sandbox_words(getattr(piece, f.name)) for f in fields(piece) if f.init}
+    changed = {f.name: inside(getattr(piece, f.name)) for f in fields(piece) if f.init}
     if changed.get("closing") == OWN_WORDS:
         changed["closing"] = ""
     return replace(piece, **changed)
@@ -112,13 +124,61 @@ def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
 
     It is judged on validation problems, at half the operations of `family_study`. `keys` choose methods.
     """
-    study, tried, methods = family_study(task, keys=keys), {}, {}
+    study, splits = family_study(task, keys=keys), {"validation": worksheets(task, "validation", 256)}
+    half = replace(study, name=f"family {task} search", splits=splits, during=("validation",), operations=OPERATIONS[1:2])
+    return _every_rate(half, RATES)
+
+
+def _every_rate(study: Study, rates: Sequence[float]) -> Study:
+    """Return a study with every trained arm at every rate."""
+    tried, methods = {}, {}
     for key, recipe in study.arms.items():
-        for rate in RATES if recipe else ():
+        for rate in rates if recipe else ():
             arm = f"{key}, learning rate {rate:g}"
             tried[arm], methods[arm] = replace(recipe, training={**recipe.training, "learning_rate": rate}), key
-    splits = {"validation": worksheets(task, "validation", 256)}
-    half = OPERATIONS[1:2]
-    return replace(
-        study, name=f"family {task} search", splits=splits, during=("validation",), arms=tried, methods=methods, operations=half
-    )
+    return replace(study, arms=tried, methods=methods)
+
+
+TEACHERS: dict[str, Callable] = {
+    "initial": fixed_teacher,
+    "average .99": partial(ema_teacher, decay=0.99),
+    "average .95": partial(ema_teacher, decay=0.95),
+    "copy every 50": partial(refreshed_teacher, every=50),
+    "copy every 10": partial(refreshed_teacher, every=10),
+    "live": live_teacher,
+}
+
+
+def teachers_study(task: str) -> Study:
+    """Return the study of whose weights teach, everything else as in OPSD with reverse KL, on a task of the sandbox."""
+    study = family_study(task, keys=["opsd"])
+    plain = replace(study.arms["opsd"], objective=OPSD(reverse_kl), training={"learning_rate": SANDBOX_RATES["OPSD"]})
+    arms = {"base": None} | {name: replace(plain, teacher=teacher) for name, teacher in TEACHERS.items()}
+    return replace(study, name=f"teachers {task}", arms=arms)
+
+
+SMOLLM2 = ("opsd", "opsd_clipped", "sdpo", "purified_opsd", "tip", "rlsd", "srpo")
+"""The methods that are compared on SmolLM2, chosen before any was run there: one of each group at least, and OPSD's both versions."""
+SMOLLM2_RATES = (3e-4, 1e-3)
+
+
+def in_smollm2_words(piece: object) -> object:
+    """Return a piece whose views show the reference under the walkthrough's words, which leave out what this model would copy."""
+    return _worded(piece, {reference_solution: bare_solution})
+
+
+def family_smollm2(rates: dict[str, float] | None = None) -> Study:
+    """Return the study of `SMOLLM2` on SmolLM2 with the walkthrough's problems and steps; `rates` are their learning rates."""
+    study, found = smollm2_study(), {}
+    for key in SMOLLM2:
+        recipe, rate = in_smollm2_words(METHODS[key].make()), (rates or {}).get(key, SMOLLM2_RATES[0])
+        sampling = {"temperature": 1.0, **recipe.sampling} if recipe.objective.needs_sampled_logprobs else recipe.sampling
+        found[key] = replace(recipe, training={"learning_rate": rate, **recipe.training}, sampling=sampling)
+    return replace(study, name="family smollm2", arms={"base": None, **found}, trace=TRACE)
+
+
+def family_smollm2_search() -> Study:
+    """Return the search over `SMOLLM2_RATES` for the methods of `family_smollm2`, on validation problems."""
+    study = family_smollm2()
+    splits = {"validation": builtin("one_step", "validation")}
+    return _every_rate(replace(study, name="family smollm2 search", splits=splits, during=("validation",)), SMOLLM2_RATES)

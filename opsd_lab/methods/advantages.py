@@ -16,16 +16,11 @@ from opsd_lab.contexts.views import OtherProblem, Shown, reference_solution
 from opsd_lab.divergences import Side, reverse_kl
 from opsd_lab.methods.method import method
 from opsd_lab.objectives import GRPO, OPSD, PolicyGradient, Sum, Teachers, Tokens
-from opsd_lab.policies.teachers import Teacher, ema_teacher, live_teacher, refreshed_teacher
+from opsd_lab.policies.teachers import ema_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.training.recipes import Recipe
 
 GROUP = 8  # rollouts a problem
-
-
-def the_student(policy: object) -> Teacher:
-    """Return the student itself as the teacher."""
-    return live_teacher()
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ def rlrt(width: float = 0.5) -> Recipe:
     no other attempt is right the teacher sees the reference.
     """
     view = FirstOf((SuccessfulPeer(), reference_solution))
-    return Recipe(RLRTAdvantage(width=width), view, teacher=the_student, n=GROUP)
+    return Recipe(RLRTAdvantage(width=width), view, teacher=live_teacher, n=GROUP)
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def antisd() -> Recipe:
     """
     view = FirstOf((SuccessfulPeer(), reference_solution))
     objective = AntiSDAdvantage(share=Hysteresis("teacher_entropy", on=0.5, share=0.93, warm_steps=5))
-    return Recipe(objective, view, teacher=the_student, n=GROUP)
+    return Recipe(objective, view, teacher=live_teacher, n=GROUP)
 
 
 @dataclass(frozen=True)
@@ -224,7 +219,7 @@ def gear() -> Recipe:
     rule of signs. Differs: no KL to a reference policy.
     """
     signals = {"segment": SpikeSegments()}
-    return Recipe(GEARAdvantage(), reference_solution, teacher=the_student, signals=signals, n=GROUP)
+    return Recipe(GEARAdvantage(), reference_solution, teacher=live_teacher, signals=signals, n=GROUP)
 
 
 @method("dGRPO", "2605.12227", "note")
@@ -308,7 +303,7 @@ class GatedReverseKL(OPSD):
 def sdar() -> Recipe:
     """GRPO + .01 sigma(5 D) RKL, no gradient through the gate; live teacher."""
     objective = Sum((GRPO(), GatedReverseKL(reverse_kl)), (1.0, 0.01))
-    return Recipe(objective, reference_solution, teacher=the_student, n=GROUP)
+    return Recipe(objective, reference_solution, teacher=live_teacher, n=GROUP)
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,8 @@ def ema_teacher(policy: Policy, decay: float | Schedule = 0.999) -> Teacher:
     return AveragedTeacher(policy, decay)
 
 
-def live_teacher() -> Teacher:
-    """Return a teacher that is the student at every step."""
+def live_teacher(policy: Policy | None = None) -> Teacher:
+    """Return a teacher that is the student at every step; it needs no `policy`, and takes one as the other teachers do."""
     return LiveTeacher()
 
 

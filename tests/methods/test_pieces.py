@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from opsd_lab.contexts.views import OtherProblem, PartialSolution
 from opsd_lab.divergences import Renyi, Side, SkewedKL, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import MajorityReward
 from opsd_lab.experiments.family import family_recipes, family_study
+from opsd_lab.experiments.family_pieces import marginal_effects, pieces_of
 from opsd_lab.grading import Grader
 from opsd_lab.methods import METHODS
 from opsd_lab.methods.gates import PassRateGate, RightThenProbable, all_wrong
@@ -410,6 +412,26 @@ def test_the_familys_study_has_every_method_at_equal_operations():
     with pytest.raises(ValueError, match="sheet and chain, not on 'x'"):
         family_study("x")
     assert set(family_recipes()) == set(METHODS)
+
+
+def test_the_regression_finds_what_a_piece_is_worth_and_what_is_worth_nothing():
+    recipes = family_recipes()
+    pieces = {key: pieces_of(recipe) for key, recipe in recipes.items()}
+    assert pieces["purified_opsd"]["view"] == pieces["rlsd"]["view"] == "solution" and pieces["rlsd"]["teacher"] == "copy"
+    assert pieces["opsd_clipped"]["clip"] and not pieces["pbsd"]["outcomes"] and pieces["trace"]["outcomes"]
+    random = np.random.default_rng(0)
+    noise = {key: 0.02 * random.standard_normal() for key in recipes}
+    worth = {key: 0.3 + 0.2 * (found["signal"] == "forward KL") - 0.1 * found["several_views"] for key, found in pieces.items()}
+    rows = [
+        {"arm": key, "seed": seed, "accuracy": worth[key] + noise[key] + 0.01 * random.standard_normal()}
+        for key in recipes
+        for seed in range(3)
+    ]
+    found = marginal_effects(pd.DataFrame(rows), recipes).set_index(["piece", "value"])
+    for key, value in {("signal", "forward KL"): 0.2, ("several views", "yes"): -0.1, ("token weights", "yes"): 0.0}.items():
+        row = found.loc[key]
+        assert row["mean"] == pytest.approx(value, abs=0.02) and row["low"] < row["mean"] < row["high"] < row["low"] + 0.1
+    assert found["n"].ge(1).all() and set(found["unit"]) == {"methods"}
 
 
 def test_sft_and_grpo_are_left_as_they_were_by_no_views():
