@@ -16,7 +16,7 @@ def table(arm, seed, step, correct, samples=2, split="test", **costs):
     row = dict.fromkeys(("tokens_generated", "tokens_scored", "tokens_trained", "flops", "seconds"), 0) | costs
     accuracy = sum(correct) / len(correct) / samples
     method, _, rate = arm.partition(" at ")
-    about = {"arm": arm, "method": method, "learning_rate": float(rate or 1)}
+    about = {"arm": arm, "method": method, "recipe": "", "learning_rate": float(rate or 1)}
     keys = {**about, "seed": seed, "step": step, "split": split, "accuracy": accuracy, "n": len(correct), "samples": samples}
     return {**keys, "correct": correct, "truncated": 0.0, "length": 1.0, **row, "peak_memory_gib": 1.0, "error": ""}
 

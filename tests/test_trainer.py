@@ -14,7 +14,7 @@ from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader, UnreadableAnswersError
-from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD, of_the_step
+from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD, Scaled, of_the_step
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
@@ -411,17 +411,14 @@ def test_the_gradient_does_not_depend_on_accelerates_environment(monkeypatch, se
 
 TWO_PROCESSES = """
 import sys, torch
-from tests.test_trainer import build, gated, run, uncertain, weights
-trainer = build()
-mine = trainer.processes.is_main_process
-if sys.argv[2] == "weighed":
-    trainer.weights = uncertain
-if sys.argv[2] == "gated":
-    gated(trainer, lambda rewards, owners: owners == owners if mine else owners != owners)
-records = run(trainer, 2)
-torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.processes.num_processes,
-            "tokens": records[-1].ledger.tokens_trained, "metrics": [r.metrics for r in records],
-            "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{trainer.processes.process_index}")
+from tests.test_trainer import KINDS, build, run, weights
+for kind, change in KINDS.items():
+    trainer = build()
+    change(trainer, trainer.processes.is_main_process)
+    records = run(trainer, 2)
+    torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.processes.num_processes,
+                "tokens": records[-1].ledger.tokens_trained, "metrics": [r.metrics for r in records],
+                "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{kind}{trainer.processes.process_index}")
 """
 
 
@@ -435,22 +432,39 @@ def gated(trainer: Trainer, gate) -> Trainer:
     return trainer
 
 
-def in_two_processes(folder, kind: str) -> list[dict]:
+def signalled(trainer: Trainer) -> None:
+    """Scale each loss by how far its token's gap is from the step's mean."""
+    trainer.signals = {"far": lambda columns: (columns["gap"] - columns["gap"].mean()).abs()}
+    trainer.objective = Scaled(trainer.objective, "far")
+
+
+KINDS = {
+    "plain": lambda trainer, mine: None,
+    "weighed": lambda trainer, mine: setattr(trainer, "weights", uncertain),
+    "signalled": lambda trainer, mine: signalled(trainer),
+    "gated": lambda trainer, mine: gated(trainer, lambda rewards, owners: owners == owners if mine else owners != owners),
+}
+
+
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory):
+    """What each of two processes found, by what was changed in the trainer; launched once for all."""
+    folder = tmp_path_factory.mktemp("two")
     script = folder / "train.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, str(script), str(folder), kind]
+    command = [sys.executable, *launch, str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / name, weights_only=True) for name in ("0", "1")]
+    return {kind: [torch.load(folder / f"{kind}{rank}", weights_only=True) for rank in (0, 1)] for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", ["plain", "weighed"])
-def test_two_processes_take_the_step_of_one(tmp_path, kind):
-    two, other = in_two_processes(tmp_path, kind)
+@pytest.mark.parametrize("kind", ["plain", "weighed", "signalled"])
+def test_two_processes_take_the_step_of_one(in_two_processes, kind):
+    two, other = in_two_processes[kind]
     one = build()
-    one.weights = uncertain if kind == "weighed" else None
+    KINDS[kind](one, True)
     records = run(one, 2)
     for found, record in zip(two["metrics"], records, strict=True):
         known = {name: value for name, value in record.metrics.items() if name != "padding"}  # other rows are padded together
@@ -460,8 +474,8 @@ def test_two_processes_take_the_step_of_one(tmp_path, kind):
     assert two["loss"] == pytest.approx([r.loss for r in records], abs=1e-5)
 
 
-def test_a_process_whose_rollouts_were_all_dropped_takes_the_others_step(tmp_path):
-    kept, dropped = in_two_processes(tmp_path, "gated")
+def test_a_process_whose_rollouts_were_all_dropped_takes_the_others_step(in_two_processes):
+    kept, dropped = in_two_processes["gated"]
     assert kept["rows"] and not dropped["rows"]
     assert kept["metrics"][-1]["dropped"] == dropped["metrics"][-1]["dropped"] == PARAMS.batch_size / 2
     assert kept["loss"] == dropped["loss"] and same(kept["weights"], dropped["weights"])
