@@ -12,6 +12,7 @@ from opsd_lab.contexts.peers import FailedPeer, MixedPeers, ShortestPeer, Succes
 from opsd_lab.contexts.views import OtherProblem, WrittenView
 from opsd_lab.divergences import ForwardKL, ReverseKL
 from opsd_lab.experiments.family import instruction
+from opsd_lab.methods.gates import right_or_alone
 from opsd_lab.methods.token_weights import in_a_span
 from opsd_lab.objectives import GRPO, OPSD, SFT, PolicyGradient, Route, SampledTokenOPSD, rewarded
 from opsd_lab.training.recipes import Recipe
@@ -32,7 +33,7 @@ def pieces_of(recipe: Recipe) -> dict[str, object]:
     found = list(_inside(recipe.objective))
     distilled = [piece for piece in found if isinstance(piece, OPSD)]
     shown = [_shown(view) for view in (recipe.view.values() if isinstance(recipe.view, dict) else [recipe.view])]
-    routed = any(isinstance(piece, Route) and piece.choose in (rewarded, in_a_span) for piece in found)
+    routed = any(isinstance(piece, Route) and piece.choose in (rewarded, in_a_span, right_or_alone) for piece in found)
     peers = any(isinstance(piece, PEERS) for piece in _inside(recipe.view))
     return {
         "signal": _signal(found, distilled),

@@ -281,7 +281,7 @@ class PlusSignal(WithTeacher):
 def dasd(weight: float = 1.0) -> Recipe:
     """A_t = A + b omega mean D, omega = tanh((tau - H) / s) sigma(|D| - 1), tau the lowest fifth of the entropies.
 
-    Unconfirmed: b and s (1 here). tau is the step's.
+    The mean D is the rollout's, tau the step's. Unconfirmed: b and s (1 here).
     """
     signals = {"direction": DirectionSignal()}
     return Recipe(PlusSignal(weight=weight), reference_solution, signals=signals, n=GROUP)

@@ -131,7 +131,10 @@ def op2sd(clip: float = 0.05) -> Recipe:
 
 @method("ATESD, fixed", "2605.11458", "paper")
 def atesd_fixed(share: float = 0.5) -> Recipe:
-    """Clipped forward KL to T(. | question, the first share of the solution, the answer), share .5."""
+    """Clipped forward KL to T(. | question, the first share of the solution, the answer), share .5.
+
+    Differs: the share is of the solution's characters, up to a whole word, not of its segments.
+    """
     return Recipe(OPSD(forward_kl, pointwise_clip=0.05), PartialSolution(share, answer=True))
 
 

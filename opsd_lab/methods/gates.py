@@ -89,15 +89,19 @@ class Certainty:
         return certain / certain[taught].mean() if bool(taught.any()) else torch.ones_like(certain)
 
 
+def right_or_alone(tokens: Tokens) -> Tensor:
+    """Return which tokens [n] are of right rollouts, or of wrong ones in whose group no other attempt is right."""
+    return rewarded(tokens) | ~tokens.have(("teacher",))
+
+
 @method("SRPO", "2604.02288", "code")
 def srpo() -> Recipe:
-    """GRPO on right rollouts; on wrong ones JSD to T(. | a right attempt) times exp(-H_T) over its mean; sum over all tokens.
+    """JSD to T(. | a right attempt) times exp(-H_T) over its mean on wrong rollouts that have one, GRPO on all others.
 
-    Defaults: the student's 100 most probable tokens, moving average .05, importance ratio cut at 2. Wrong rollouts without a right
-    attempt in their group do not count.
+    Defaults: the student's 100 most probable tokens, moving average .05, importance ratio cut at 2.
     """
-    distil = Scaled(sdpo().objective, "certainty")
-    return replace(sdpo(), objective=Route(rewarded, GRPO(), distil), signals={"certainty": Certainty()})
+    objective = Route(right_or_alone, GRPO(), Scaled(sdpo().objective, "certainty"))
+    return replace(sdpo(), objective=objective, signals={"certainty": Certainty()})
 
 
 def golden(problem: Problem) -> str:

@@ -206,7 +206,8 @@ class ViewConsensus:
 def avsd() -> Recipe:
     """RKL to softmax(log S + A_G + C R J): A_G the views' mean gap, J = A_A - A_G, C = |A_G| / mean |gap|, R = |A_G| / (|A_G| + J).
 
-    Defaults: 3 views. A_A is the logarithm of the mean ratio. Differs: the views are reference, answer and hints.
+    Defaults: 3 views. A_A is the logarithm of the mean ratio. Unconfirmed: that J is this. Differs: the views are reference, answer
+    and hints.
     """
     views = {"reference": reference_solution, "answer": answer_only, "hints": hints}
     return Recipe(OPSD(reverse_kl, target=ViewConsensus()), views)
@@ -229,8 +230,8 @@ class ControlVariate:
 def cv_sdpo() -> Recipe:
     """RKL to softmax(log p0 + d_full - b d_answer), b the projection of d_full on d_answer under p0, between 0 and 1.
 
-    Defaults: three passes of a moving average, the student's 100 most probable tokens. There is no paper. Unconfirmed: the bounds
-    of b, and the decay (.95, as SDPO's).
+    Defaults: three passes of a moving average, the student's 100 most probable tokens. There is no paper. Unconfirmed: that
+    both d are centred under p0 first, the bounds of b, and the decay (.95, as SDPO's).
     """
     views = {"base": no_privilege, "full": reference_solution, "answer": answer_only}
     objective = OPSD(reverse_kl, vocab_top_k=100, support="student", target=ControlVariate())

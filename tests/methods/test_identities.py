@@ -124,6 +124,9 @@ def test_srpo_weights_have_the_mean_1_and_with_all_right_it_is_grpo():
     right = case.tokens.outcome.clone().fill_(1.0)
     assert bool((made.signals["certainty"]({**columns, "outcome": right}) == 1).all())
     assert bool(made.objective.choose(replace(case.tokens, outcome=right)).all()) and made.objective.chosen == GRPO()
+    alone = replace(case.tokens, seen={"teacher": torch.zeros_like(OUTCOME, dtype=torch.bool)})
+    assert bool(made.objective.choose(alone).all()), "a wrong rollout without a right attempt beside it goes to GRPO"
+    assert bool(made.objective.counts(alone).all())
 
 
 def test_sod_with_equal_steps_is_grpo_and_uniform_reverse_kl():
