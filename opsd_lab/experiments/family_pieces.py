@@ -108,3 +108,35 @@ def marginal_effects(accuracy: pd.DataFrame, recipes: dict[str, Recipe]) -> pd.D
         row = {"piece": name.replace("_", " "), "value": value, "mean": fit.params[term], "low": low, "high": high}
         found.append(row | {"n": count, "unit": "methods"})
     return pd.DataFrame(found)
+
+
+def collapses(results: pd.DataFrame, split: str = "test", share: float = 0.5) -> pd.DataFrame:
+    """Return the cells that failed or whose last accuracy is below `share` of the initial policy's, with what the metrics say.
+
+    One row per arm and seed: `step`, of the first evaluation below, the last `accuracy`, the `error` of a cell that failed, and for
+    each metric of a `trace` column its mean over the first five and the last five steps. `results` is a study's table with the rows
+    of the initial policy (step 0) on the `split`.
+    """
+    rows = results[(results["split"] == split) & (results["error"] == "")]
+    floor = share * float(rows.loc[rows["step"] == 0, "accuracy"].mean())
+    traces = [name for name in results if name.startswith("trace_")]
+    found = []
+    for (arm, seed), cell in results[results["step"] > 0].groupby(["arm", "seed"], sort=False):
+        own = rows[(rows["arm"] == arm) & (rows["seed"] == seed)].sort_values("step")
+        error = "; ".join(cell.loc[cell["error"] != "", "error"])
+        if not error and (own.empty or own["accuracy"].iloc[-1] >= floor):
+            continue
+        below = own.loc[own["accuracy"] < floor, "step"]
+        row = {"arm": arm, "seed": seed, "step": int(below.min()) if len(below) else int(cell["step"].max())}
+        row |= {"accuracy": float(own["accuracy"].iloc[-1]) if len(own) else float("nan"), "error": error}
+        for name in traces:
+            values = next((list(kept) for kept in cell[name] if len(kept)), [])
+            short = name.removeprefix("trace_").replace("_", " ")
+            row |= {f"{short}, first": _mean(values[:5]), f"{short}, last": _mean(values[-5:])}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else float("nan")

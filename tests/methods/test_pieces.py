@@ -17,7 +17,7 @@ from opsd_lab.contexts.views import OtherProblem, PartialSolution
 from opsd_lab.divergences import Renyi, Side, SkewedKL, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import MajorityReward
 from opsd_lab.experiments.family import family_recipes, family_study
-from opsd_lab.experiments.family_pieces import marginal_effects, pieces_of
+from opsd_lab.experiments.family_pieces import collapses, marginal_effects, pieces_of
 from opsd_lab.grading import Grader
 from opsd_lab.methods import METHODS
 from opsd_lab.methods.gates import PassRateGate, RightThenProbable, all_wrong
@@ -432,6 +432,28 @@ def test_the_regression_finds_what_a_piece_is_worth_and_what_is_worth_nothing():
         row = found.loc[key]
         assert row["mean"] == pytest.approx(value, abs=0.02) and row["low"] < row["mean"] < row["high"] < row["low"] + 0.1
     assert found["n"].ge(1).all() and set(found["unit"]) == {"methods"}
+
+
+def test_a_collapse_is_found_at_its_first_evaluation_with_what_its_metrics_were():
+    def row(arm, step, accuracy, trace=(), error=""):
+        return {"arm": arm, "seed": 0, "step": step, "split": "test", "accuracy": accuracy, "error": error, "trace_loss": list(trace)}
+
+    table = pd.DataFrame(
+        [
+            row("base", 0, 0.4),
+            row("good", 10, 0.1),
+            row("good", 20, 0.5, range(20)),
+            row("fallen", 10, 0.3),
+            row("fallen", 20, 0.1),
+            row("fallen", 30, 0.0, [1.0] * 25 + [3.0] * 5),
+            row("broken", 10, 0.3),
+            row("broken", 10, math.nan, [math.nan, 2.0], "NonFiniteError: x"),
+        ]
+    )
+    found = collapses(table).set_index("arm")
+    assert list(found.index) == ["fallen", "broken"]
+    assert found.loc["fallen", ["step", "accuracy", "loss, first", "loss, last"]].tolist() == [20, 0.0, 1.0, 3.0]
+    assert found.loc["broken", ["step", "error", "loss, first"]].tolist() == [10, "NonFiniteError: x", 2.0]
 
 
 def test_sft_and_grpo_are_left_as_they_were_by_no_views():
