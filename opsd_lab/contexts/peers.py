@@ -22,29 +22,22 @@ class SuccessfulPeer:
     number: int = 0
     intro: str = SHOWN_SOLUTION
 
+    right = True
+
     def __post_init__(self) -> None:
-        whole("SuccessfulPeer: number", self.number, least=0)
+        whole(f"{type(self).__name__}: number", self.number, least=0)
 
     def __call__(self, problem: Problem, rollout: object, group: object) -> str | None:
         """Return the text."""
-        found = _peers(rollout, group, right=True)
+        found = _peers(rollout, group, right=self.right)
         return f"{self.intro}\n{found[self.number]}" if len(found) > self.number else None
 
 
 @dataclass(frozen=True)
-class FailedPeer:
+class FailedPeer(SuccessfulPeer):
     """Shows the `number`-th other attempt that is wrong, from 0, after `intro`; where there are fewer, nothing is shown (None)."""
 
-    number: int = 0
-    intro: str = SHOWN_SOLUTION
-
-    def __post_init__(self) -> None:
-        whole("FailedPeer: number", self.number, least=0)
-
-    def __call__(self, problem: Problem, rollout: object, group: object) -> str | None:
-        """Return the text."""
-        found = _peers(rollout, group, right=False)
-        return f"{self.intro}\n{found[self.number]}" if len(found) > self.number else None
+    right = False
 
 
 @dataclass(frozen=True)

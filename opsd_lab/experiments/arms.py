@@ -22,6 +22,7 @@ from opsd_lab.divergences import forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.experiments.walkthrough import Settings, held_out_problems, reference_view, train_problems
 from opsd_lab.grading import Grader
+from opsd_lab.methods.gates import golden
 from opsd_lab.objectives import GRPO, OPSD, SFT, SampledTokenOPSD
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.policies.teachers import OtherTeacher, Teacher, ema_teacher, live_teacher, refreshed_teacher
@@ -70,11 +71,6 @@ def sandbox_train() -> list[Problem]:
     return worksheets("sheet", "train", 2048)
 
 
-def reference_and_answer(problem: Problem) -> str:
-    """Return the reference solution as it is, and after it the answer in a box, without which no completion is right."""
-    return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
-
-
 REVERSE = OPSD(reverse_kl)
 OPSD_ARM = Recipe(REVERSE, REFERENCE)
 
@@ -88,7 +84,7 @@ def baselines() -> dict[str, Recipe | None]:
         "OPSD, sampled token": replace(OPSD_ARM, objective=SampledTokenOPSD()),
         "off-policy distillation": replace(OPSD_ARM, objective=OPSD(forward_kl), source=TeacherWrites()),
         "distillation from the expert": Recipe(REVERSE, no_privilege, teacher=the_expert),
-        "SFT on references": Recipe(SFT(), source=Texts(reference_and_answer)),
+        "SFT on references": Recipe(SFT(), source=Texts(golden)),
         "SFT in own words": Recipe(SFT(), source=Texts(own_solution)),
         "SFT on the teacher's correct samples": Recipe(SFT(), REFERENCE, source=TeacherWrites(), gate=correct_only),
         "GRPO": Recipe(GRPO(), n=8),
@@ -143,7 +139,7 @@ def _tuned(arms: dict[str, Recipe | None], rates: dict[str, float], otherwise: f
     }
 
 
-def _every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[str, dict]:
+def every_rate(arms: dict[str, Recipe | None], rates: Sequence[float]) -> dict[str, dict]:
     """Return the fields of a study that has every trained arm at every rate."""
     tried, methods = {}, {}
     for method, recipe in arms.items():
@@ -195,7 +191,7 @@ def sandbox_search() -> Study:
         splits={"validation": worksheets("sheet", "validation", 256)},
         checkpoints=(100,),
         during=("validation",),
-        **_every_rate(baselines(), CANDIDATES),
+        **every_rate(baselines(), CANDIDATES),
     )
 
 
@@ -260,5 +256,5 @@ def smollm2_search() -> Study:
     """Return the search over learning rates for SmolLM2: equal candidates for every arm, judged on validation problems."""
     study = smollm2_study()
     validation = builtin("one_step", "validation")
-    arms = _every_rate(smollm2_arms(), SMOLLM2_CANDIDATES)
+    arms = every_rate(smollm2_arms(), SMOLLM2_CANDIDATES)
     return replace(study, name="smollm2 search", splits={"validation": validation}, during=("validation",), **arms)

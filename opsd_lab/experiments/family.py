@@ -14,7 +14,7 @@ from opsd_lab.contexts.peers import MixedPeers
 from opsd_lab.contexts.views import OtherProblem
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.experiments.arms import RATES as SANDBOX_RATES
-from opsd_lab.experiments.arms import sandbox_policy, smollm2_study
+from opsd_lab.experiments.arms import every_rate, sandbox_policy, smollm2_study
 from opsd_lab.methods import METHODS
 from opsd_lab.methods import contexts as context_methods
 from opsd_lab.methods import gates as gate_methods
@@ -126,17 +126,7 @@ def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
     """
     study, splits = family_study(task, keys=keys), {"validation": worksheets(task, "validation", 256)}
     half = replace(study, name=f"family {task} search", splits=splits, during=("validation",), operations=OPERATIONS[1:2])
-    return _every_rate(half, RATES)
-
-
-def _every_rate(study: Study, rates: Sequence[float]) -> Study:
-    """Return a study with every trained arm at every rate."""
-    tried, methods = {}, {}
-    for key, recipe in study.arms.items():
-        for rate in rates if recipe else ():
-            arm = f"{key}, learning rate {rate:g}"
-            tried[arm], methods[arm] = replace(recipe, training={**recipe.training, "learning_rate": rate}), key
-    return replace(study, arms=tried, methods=methods)
+    return replace(half, **every_rate(half.arms, RATES))
 
 
 TEACHERS: dict[str, Callable] = {
@@ -181,4 +171,6 @@ def family_smollm2_search() -> Study:
     """Return the search over `SMOLLM2_RATES` for the methods of `family_smollm2`, on validation problems."""
     study = family_smollm2()
     splits = {"validation": builtin("one_step", "validation")}
-    return _every_rate(replace(study, name="family smollm2 search", splits=splits, during=("validation",)), SMOLLM2_RATES)
+    return replace(
+        study, name="family smollm2 search", splits=splits, during=("validation",), **every_rate(study.arms, SMOLLM2_RATES)
+    )

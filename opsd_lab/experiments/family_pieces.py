@@ -13,7 +13,7 @@ from opsd_lab.contexts.views import OtherProblem, WrittenView
 from opsd_lab.divergences import ForwardKL, ReverseKL
 from opsd_lab.experiments.family import instruction
 from opsd_lab.methods.gates import right_or_alone
-from opsd_lab.methods.token_weights import in_a_span
+from opsd_lab.methods.spans import in_a_span
 from opsd_lab.objectives import GRPO, OPSD, SFT, PolicyGradient, Route, SampledTokenOPSD, rewarded
 from opsd_lab.training.recipes import Recipe
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,12 +12,11 @@ from torch import Tensor
 from opsd_lab.basics.controllers import Hysteresis
 from opsd_lab.basics.schedules import Linear, Varying
 from opsd_lab.contexts.peers import FailedPeer, FirstOf, SuccessfulPeer
-from opsd_lab.contexts.views import OtherProblem, Shown, reference_solution
+from opsd_lab.contexts.views import reference_solution
 from opsd_lab.divergences import Side, reverse_kl
 from opsd_lab.methods.method import method
-from opsd_lab.objectives import GRPO, OPSD, PolicyGradient, Sum, Teachers, Tokens
-from opsd_lab.policies.teachers import ema_teacher, live_teacher, refreshed_teacher
-from opsd_lab.problems.problem import Problem
+from opsd_lab.objectives import GRPO, OPSD, Sum, Teachers, Tokens
+from opsd_lab.policies.teachers import live_teacher, refreshed_teacher
 from opsd_lab.training.recipes import Recipe
 
 GROUP = 8  # rollouts a problem
@@ -140,40 +139,6 @@ def rlcsd() -> Recipe:
 
 
 @dataclass(frozen=True)
-class OtherQuestion:
-    """Shows the problem's own solution under another problem's question; the training problems are the donors."""
-
-    other: OtherProblem = field(default_factory=OtherProblem)
-
-    def __call__(self, problem: Problem) -> Shown:
-        """Return what is shown."""
-        return Shown(reference_solution(problem), question=self.other.donor(problem).question)
-
-
-@dataclass(frozen=True)
-class CREDITAdvantage(PolicyGradient):
-    """log T(y | x, z) - weight * log T(y | x', z) - log S(y | x)."""
-
-    weight: float = 0.1
-
-    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return the advantages [n]."""
-        own, other = (teachers[name].of(tokens.ids) for name in ("own", "other question"))
-        return own - self.weight * other - student.of(tokens.ids)
-
-
-@method("CREDIT", "2605.11613", "note")
-def credit(weight: float = 0.1) -> Recipe:
-    """R_t = log T(y | x, z) - l log T(y | x', z) - log S(y | x): the same solution z under another question x', l = .1.
-
-    Defaults: one other question (8 are best), moving average .01. l = 0 is the sampled token alone, l >= .5 collapses. Differs: z
-    is the reference; R_t is the policy gradient's advantage on its own.
-    """
-    views = {"own": reference_solution, "other question": OtherQuestion()}
-    return Recipe(CREDITAdvantage(weight=weight), views, teacher=partial(ema_teacher, decay=0.99))
-
-
-@dataclass(frozen=True)
 class SpikeSegments:
     """From a token whose k = -D, scaled to [0, 1], is above `spike` until the entropy rises, all take that token's k; else 0.
 
@@ -289,7 +254,7 @@ def dasd(weight: float = 1.0) -> Recipe:
 
 @dataclass(frozen=True)
 class GatedReverseKL(OPSD):
-    """weight * sigmoid(steepness * D) * KL(S || T), no gradient through the gate."""
+    """sigmoid(steepness * D) * KL(S || T), no gradient through the gate."""
 
     steepness: float = 5.0
 
@@ -304,48 +269,3 @@ def sdar() -> Recipe:
     """GRPO + .01 sigma(5 D) RKL, no gradient through the gate; live teacher."""
     objective = Sum((GRPO(), GatedReverseKL(reverse_kl)), (1.0, 0.01))
     return Recipe(objective, reference_solution, teacher=live_teacher, n=GROUP)
-
-
-@dataclass(frozen=True)
-class AOPDLoss(PolicyGradient):
-    """Policy gradient of D where the teacher prefers the token, forward KL on its most probable tokens elsewhere."""
-
-    top_k: int = 32
-
-    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return D [n]."""
-        return teachers.only.of(tokens.ids) - student.of(tokens.ids)
-
-    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return the losses [n]."""
-        logprobs, ids = teachers.only.top(self.top_k)
-        theirs = logprobs.log_softmax(-1)
-        kl = (theirs.exp() * (theirs - student.logprobs.gather(-1, ids))).sum(-1)
-        preferred = teachers.only.of(tokens.ids) > student.of(tokens.ids).detach()
-        return torch.where(preferred, super().loss(student, teachers, tokens), kl)
-
-
-@method("AOPD", "2605.06387", "note")
-def aopd() -> Recipe:
-    """Policy gradient of D where T(y) > S(y), else FKL on the teacher's 32 most probable tokens.
-
-    Differs: the teacher is the model itself with the solution.
-    """
-    return Recipe(AOPDLoss(), reference_solution)
-
-
-@dataclass(frozen=True)
-class BoundedGap(PolicyGradient):
-    """The clipped policy gradient of max(D, least)."""
-
-    least: float = -2.56
-
-    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return the advantages [n]."""
-        return (teachers.only.of(tokens.ids) - student.of(tokens.ids)).clamp(min=self.least)
-
-
-@method("REOPOLD", "2603.11137", "code")
-def reopold() -> Recipe:
-    """Policy gradient of max(D, -2.56). Differs: no masks by phase; the teacher is the model itself with the solution."""
-    return Recipe(BoundedGap(), reference_solution)

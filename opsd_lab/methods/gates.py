@@ -98,7 +98,8 @@ def right_or_alone(tokens: Tokens) -> Tensor:
 def srpo() -> Recipe:
     """JSD to T(. | a right attempt) times exp(-H_T) over its mean on wrong rollouts that have one, GRPO on all others.
 
-    Defaults: the student's 100 most probable tokens, moving average .05, importance ratio cut at 2.
+    Defaults: the student's 100 most probable tokens, moving average .05, importance ratio cut at 2. Differs: the cut
+    ratio weighs GRPO's tokens as well.
     """
     objective = Route(right_or_alone, GRPO(), Scaled(sdpo().objective, "certainty"))
     return replace(sdpo(), objective=objective, signals={"certainty": Certainty()})

@@ -10,7 +10,7 @@ from opsd_lab.training.recipes import Recipe
 Grade = Literal["code", "paper", "note", "abstract"]
 """How a formula is confirmed: in public code, in the paper's text, in a public note of the paper, or by its abstract alone."""
 GRADES: tuple[Grade, ...] = get_args(Grade)
-GROUPS = ("contexts", "targets", "token_weights", "advantages", "gates")
+GROUPS = ("contexts", "targets", "gaps", "token_weights", "spans", "advantages", "gates")
 
 
 @dataclass(frozen=True)

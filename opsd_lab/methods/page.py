@@ -9,7 +9,9 @@ CONFIRMED = {"code": "public code", "paper": "paper", "note": "note", "abstract"
 HEADINGS = {
     "contexts": "What the teacher sees",
     "targets": "Towards what, and how far apart",
+    "gaps": "The teacher's log-probability as the advantage",
     "token_weights": "Which tokens count",
+    "spans": "Which steps and spans count",
     "advantages": "What an outcome says of a token",
     "gates": "Which rollouts, whose, and when",
 }

@@ -76,35 +76,6 @@ def unisd() -> Recipe:
 
 
 @dataclass(frozen=True)
-class EOPDLoss(PolicyGradient):
-    """The clipped policy gradient of D, and forward KL where the teacher is unsure."""
-
-    least_entropy: float = 0.8
-    top_k: int = 16
-
-    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return D [n]."""
-        return teachers.only.of(tokens.ids) - student.of(tokens.ids)
-
-    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return PG(D) + 1[H_T > least] sum over the teacher's top k of T' log(T' / S), T' renormalised [n]."""
-        teacher = teachers.only
-        logprobs, ids = teacher.top(self.top_k)
-        theirs = logprobs.log_softmax(-1)
-        kl = (theirs.exp() * (theirs - student.logprobs.gather(-1, ids))).sum(-1)
-        return super().loss(student, teachers, tokens) + (teacher.entropy > self.least_entropy) * kl
-
-
-@method("EOPD", "2603.07079", "code")
-def eopd() -> Recipe:
-    """PPO-clipped policy gradient of D, plus 1[H_T > .8] FKL on the teacher's 16 most probable tokens.
-
-    Defaults: clip .2; the teacher is renormalised on its 16 tokens, the student is not.
-    """
-    return Recipe(EOPDLoss(), reference_solution)
-
-
-@dataclass(frozen=True)
 class PreferenceTokens(SFT):
     """What a preference margin's slope is made of: -log S(y) of what the teacher wrote, +log S(y) of what the student wrote."""
 

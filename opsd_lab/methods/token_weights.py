@@ -2,31 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from opsd_lab.basics.controllers import RunningMean
-from opsd_lab.basics.schedules import Linear, Varying
-from opsd_lab.contexts.views import View, answer_only, reference_solution
+from opsd_lab.basics.schedules import Varying
+from opsd_lab.contexts.views import View, reference_solution
 from opsd_lab.divergences import Side, forward_kl, reverse_kl
+from opsd_lab.methods.advantages import RLSDAdvantage
 from opsd_lab.methods.contexts import FirstTokens
 from opsd_lab.methods.method import method
 from opsd_lab.objectives import (
-    GRPO,
     OPSD,
     PolicyGradient,
-    Route,
-    Scaled,
-    Sum,
     Teachers,
     Tokens,
-    rewarded,
 )
-from opsd_lab.policies.teachers import live_teacher, refreshed_teacher
+from opsd_lab.policies.teachers import live_teacher
 from opsd_lab.rollouts import sample_rollouts
-from opsd_lab.steps.marks import SegmentNumbers, equation_verdicts
 from opsd_lab.supervision import build_examples, score_rollouts
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.start import Start
@@ -77,24 +71,18 @@ class EntropyGate:
 
 
 @dataclass(frozen=True)
-class WhitenedRatio(GRPO):
+class WhitenedRatio(RLSDAdvantage):
     """A clip(exp(sign(A) D), 1 - width, 1 + width), A the reward less its running mean, over its running deviation."""
 
-    width: float = 0.2
+    share: float | Varying = 1.0
     mean: float | Varying = field(default_factory=lambda: RunningMean("reward"))
     square: float | Varying = field(default_factory=lambda: RunningMean("reward_square"))
-    needs_teacher = True
     needs_groups = False
 
     def advantages(self, rewards: Sequence[float], groups: Sequence[str]) -> list[float]:
         """Return (reward - mean) / (deviation + 1e-4) for each rollout."""
         deviation = max(self.square - self.mean**2, 0.0) ** 0.5
         return [(reward - self.mean) / (deviation + 1e-4) if deviation else reward - self.mean for reward in rewards]
-
-    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return the advantages [n]."""
-        gap = teachers.only.of(tokens.ids) - student.of(tokens.ids)
-        return tokens.advantage * (tokens.advantage.sign() * gap).exp().clamp(1 - self.width, 1 + self.width)
 
 
 @method("EGRSD", "2605.13255", "note")
@@ -117,92 +105,6 @@ def cl_egrsd(gamma: float = 0.1, window: int = 5) -> Recipe:
 def prefix_opd(count: int = 32) -> Recipe:
     """Reverse KL on the first k tokens, of which no more are drawn. Differs: the teacher sees the solution; k is 32 here."""
     return Recipe(OPSD(reverse_kl), reference_solution, weights=FirstTokens(count), sampling={"max_new_tokens": count})
-
-
-@dataclass(frozen=True)
-class MarginRecorded(OPSD):
-    """A divergence that records the teacher's margin: its probability of the token less the mean over the student's top k."""
-
-    top_k: int = 16
-
-    def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return the divergences [n]."""
-        _record_margin(self, student, teachers, tokens)
-        return super().loss(student, teachers, tokens)
-
-    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> object:
-        """Return the divergences and their slopes."""
-        _record_margin(self, student, teachers, tokens)
-        return super().losses_and_slopes(student, teachers, tokens)
-
-
-def _record_margin(objective: MarginRecorded, student: Side, teachers: Teachers, tokens: Tokens) -> None:
-    teacher = teachers.only
-    _, ids = student.detached().top(objective.top_k)
-    tokens.record(margin=teacher.of(tokens.ids).exp() - teacher.probabilities.gather(-1, ids).mean(-1))
-
-
-@dataclass(frozen=True)
-class BeforeTheDrop:
-    """1 up to the sentence at which the mean margin drops for good, by the Bayesian information criterion; all where it does not."""
-
-    penalty: float = 1.0
-
-    def __call__(self, columns: Columns) -> Tensor:
-        """Return the weights [N]."""
-        weights = torch.ones_like(columns["margin"])
-        for rollout in columns["rollout"].unique():
-            rows = (columns["rollout"] == rollout).nonzero()[:, 0]
-            sentence = columns["sentence"][rows].long()
-            sizes = torch.bincount(sentence).clamp(min=1)
-            means = torch.zeros(len(sizes)).index_add_(0, sentence, columns["margin"][rows].float()) / sizes
-            if (cut := self.change_point(means)) is not None:
-                weights[rows[sentence >= cut]] = 0.0
-        return weights
-
-    def change_point(self, means: Tensor) -> int | None:
-        """Return from which sentence on the mean is lower, if two levels explain `means` [K] better than one."""
-        count, best, found = len(means), float("inf"), None
-        one = count * ((means - means.mean()).square().mean() + 1e-8).log()
-        for cut in range(1, count):
-            before, after = means[:cut], means[cut:]
-            left = (before - before.mean()).square().sum() + (after - after.mean()).square().sum()
-            score = float(count * (left / count + 1e-8).log()) + 2 * self.penalty * torch.tensor(float(count)).log().item()
-            if after.mean() < before.mean() and score < best:
-                best, found = score, cut
-        return found if best < float(one) else None
-
-
-@method("Prefix Teach", "2605.13643", "abstract")
-def prefix_teach() -> Recipe:
-    """Reverse KL up to the sentence at which the teacher's margin on the student's top k drops, by a change point.
-
-    Unconfirmed: k (16 here), the margin's form and the penalty's constant. Differs: full vocabulary in place of the sampled token.
-    """
-    return Recipe(MarginRecorded(reverse_kl), reference_solution, weights=BeforeTheDrop(), marks={"sentence": SegmentNumbers()})
-
-
-def in_a_span(tokens: Tokens) -> Tensor:
-    """Return which tokens [n] lie in equations that hold, of right rollouts, or that do not hold, of wrong ones."""
-    tokens.need("TRACE", ("outcome",))
-    verdict = tokens["verdict"]
-    return torch.where(tokens.outcome > 0, verdict > 0, verdict < 0)
-
-
-KEY_SPANS = Route(rewarded, OPSD(forward_kl, pointwise_clip=0.05), OPSD(reverse_kl, pointwise_clip=0.05))
-
-
-@method("TRACE", "2605.10194", "paper")
-def trace() -> Recipe:
-    """Forward KL on key spans of right rollouts and reverse KL on error spans of wrong ones, times l, and 1 - l / .5 of GRPO.
-
-    GRPO alone elsewhere; l is .5 for 10 steps and falls to 0 over 30 more. Defaults: clip .05, the teacher a copy taken anew every
-    10 steps, spans at most a quarter of the tokens. Differs: spans are the equations that `label_steps` judges, however many, and
-    the teacher sees the answer, where the paper shows a coarse type of error that a model annotates.
-    """
-    inside = Sum((KEY_SPANS, GRPO()), (Linear(0.5, 0.0, 30, after=10), Linear(0.0, 1.0, 30, after=10)))
-    teacher, marks = partial(refreshed_teacher, every=10), {"verdict": equation_verdicts}
-    return Recipe(Route(in_a_span, inside, GRPO()), answer_only, teacher=teacher, marks=marks, n=8)
 
 
 @dataclass(frozen=True)
@@ -280,35 +182,6 @@ def tip(share: float = 0.5) -> Recipe:
     of both instead.
     """
     return Recipe(OPSD(reverse_kl), reference_solution, weights=EntropyOrDivergence(share))
-
-
-@dataclass(frozen=True)
-class StepDecay:
-    """w_1 = 1, w_k = min(product over u < k of (d_u + e) / (d_(u+1) + e), most), d_u the mean |D| of a rollout's u-th sentence."""
-
-    most: float = 1.2
-    e: float = 1e-2
-
-    def __call__(self, columns: Columns) -> Tensor:
-        """Return the signal [N]."""
-        found = torch.ones_like(columns["gap"], dtype=torch.float32)
-        for rollout in columns["rollout"].unique():
-            rows = (columns["rollout"] == rollout).nonzero()[:, 0]
-            step = columns["sentence"][rows].long()
-            sums = torch.zeros(int(step.max()) + 1).index_add_(0, step, columns["gap"][rows].abs().float())
-            means = sums / torch.bincount(step).clamp(min=1) + self.e
-            found[rows] = (means[0] / means).clamp(max=self.most)[step]  # the product telescopes
-        return found
-
-
-@method("SOD", "2605.07725", "code")
-def sod() -> Recipe:
-    """GRPO + w_k RKL, w_1 = 1, w_k = min(product of (d_u + e) / (d_(u+1) + e), 1.2), d_u the mean |D| of a rollout's u-th step.
-
-    Unconfirmed: e. Differs: steps are sentences, not tool calls, and the teacher is the model itself with the solution.
-    """
-    objective = Sum((GRPO(), Scaled(OPSD(reverse_kl), "step decay")), (1.0, 1.0))
-    return Recipe(objective, reference_solution, marks={"sentence": SegmentNumbers()}, signals={"step decay": StepDecay()}, n=8)
 
 
 @dataclass(frozen=True)

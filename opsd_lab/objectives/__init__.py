@@ -5,7 +5,7 @@ from opsd_lab.objectives.likelihood import SFT
 from opsd_lab.objectives.marks import Mark, Signal
 from opsd_lab.objectives.objective import Losses, Objective, compute_losses
 from opsd_lab.objectives.opsd import OPSD, SampledTokenOPSD
-from opsd_lab.objectives.policy_gradient import GRPO, PolicyGradient
+from opsd_lab.objectives.policy_gradient import GRPO, GapGradient, PolicyGradient
 from opsd_lab.objectives.targets import Target, TargetMixture, the_teacher
 from opsd_lab.objectives.tokens import MarkError, Teachers, Tokens, ViewError
 from opsd_lab.objectives.weights import TokenWeights, not_divided_out, of_the_step
@@ -14,6 +14,7 @@ __all__ = [
     "GRPO",
     "OPSD",
     "SFT",
+    "GapGradient",
     "Losses",
     "Mark",
     "MarkError",

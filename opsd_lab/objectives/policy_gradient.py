@@ -1,5 +1,6 @@
 """The clipped policy gradient, of any advantage per token, and of judged outcomes."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,6 +81,17 @@ class PolicyGradient(Objective):
         tokens.record(advantage=advantage)
         ratio = (chosen - tokens.sampled_logprob.to(chosen)).exp()
         return chosen, ratio * advantage, ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * advantage
+
+
+@dataclass(frozen=True)
+class GapGradient(PolicyGradient):
+    """The `PolicyGradient` of the gap, log p_teacher(y) - log p_student(y), at least `least`: the reverse KL at the token written."""
+
+    least: float = -math.inf
+
+    def token_advantages(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
+        """Return each token's gap [n], nats."""
+        return (teachers.only.of(tokens.ids) - student.of(tokens.ids)).clamp(min=self.least)
 
 
 @dataclass(frozen=True)

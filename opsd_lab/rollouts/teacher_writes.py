@@ -49,7 +49,7 @@ class TeacherRewrites:
     """The student's rollouts, each written again by the teacher, which sees what `view` makes of it (arXiv 2605.08776).
 
     `view` takes the problem, the rollout and its group, as views do, or the problem alone; where it has nothing, nothing is written.
-    `contexts` render what it shows. The group's rollouts are not judged.
+    The group's rollouts are not judged.
     """
 
     view: View

@@ -132,3 +132,9 @@ def step_metrics(written: Written, examples: Sequence[Example], columns: Columns
         "mismatch_max": Part(float(difference.abs().max()), count),
         "mismatch_kl": Part(float(difference.mean()), count),
     }
+
+
+def reward_metrics(rewards: Sequence[float] | None) -> dict[str, Part]:
+    """Return this process's part in the means of the rewards and of their squares; none where nobody judged the rollouts."""
+    powers = {} if rewards is None else {"reward": 1, "reward_square": 2}
+    return {name: Part(sum(reward**power for reward in rewards) / len(rewards), len(rewards)) for name, power in powers.items()}

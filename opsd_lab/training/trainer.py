@@ -20,8 +20,7 @@ from opsd_lab.basics.options import whole
 from opsd_lab.basics.schedules import Controller, at_step, controllers
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.identity.leaves import tensor_digest
-from opsd_lab.objectives import OPSD, Objective, TokenWeights
-from opsd_lab.objectives.marks import Mark, Signal
+from opsd_lab.objectives import OPSD, Mark, Objective, Signal, TokenWeights
 from opsd_lab.objectives.weights import needs_step
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher, fixed_teacher
@@ -40,7 +39,7 @@ from opsd_lab.training.ledger import Ledger, Stopwatch
 from opsd_lab.training.optimizer import MasterAdamW
 from opsd_lab.training.pieces import check_pieces, check_prompts
 from opsd_lab.training.processes import Part, from_all, whole_step
-from opsd_lab.training.records import Columns, StepRecord, TrainingParams, step_metrics
+from opsd_lab.training.records import Columns, StepRecord, TrainingParams, reward_metrics, step_metrics
 from opsd_lab.training.step_costs import StepCosts
 
 LONGEST_WAIT = timedelta(hours=1)  # of one process for the others, where all meet; torch then raises, instead of waiting for ever
@@ -115,9 +114,9 @@ class Trainer:
 
     def at(self, number: int) -> Settings:
         """Return objective, sampling and parameters of a step, with the step's numbers in place of schedules and controllers."""
-        pieces = (at_step(piece, number, self.states) for piece in (self.objective, self.sampling, self.params))
-        judging = (at_step(piece, number, self.states) for piece in (self.gate, self.weights, self.signals))
-        return Settings(number, *pieces, self.contexts.at(number, self.states), *judging)
+        varying = (self.objective, self.sampling, self.params, self.gate, self.weights, self.signals)
+        objective, sampling, params, *judging = (at_step(piece, number, self.states) for piece in varying)
+        return Settings(number, objective, sampling, params, self.contexts.at(number, self.states), *judging)
 
     def share(self, chosen: list[int]) -> list[int]:
         """Return this process's part of a step's problems."""
@@ -177,8 +176,7 @@ class Trainer:
 
     def _learn(self, drawn: Drawn) -> tuple[StepRecord, BaseException | None]:
         """Take the step; return its record, and what went wrong once the weights had changed."""
-        settings, watch = drawn.settings, drawn.watch
-        number, params = settings.number, settings.params
+        settings, watch, number, params = drawn.settings, drawn.watch, drawn.settings.number, drawn.settings.params
         batch = StepBatch.of(number, drawn.examples, params, self.policy.device)
         total = self._sum_over_processes(batch.total)
         cost = self.costs.writing(drawn.written)
@@ -234,10 +232,7 @@ class Trainer:
     def _metrics(self, drawn: Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
         """Return a step's numbers, over all processes; each step of a run has the same names."""
         parts = step_metrics(drawn.written, batch.examples, columns)
-        if drawn.rewards is not None:
-            count = len(drawn.rewards)
-            parts["reward"] = Part(sum(drawn.rewards) / count, count)
-            parts["reward_square"] = Part(sum(reward**2 for reward in drawn.rewards) / count, count)
+        parts |= reward_metrics(drawn.rewards)
         if self.params.measure_clip:
             parts[COSINE] = mean_cosine(columns)
         parts["padding"] = Part(*padding_share(batch.examples, batch.groups))
