@@ -36,6 +36,7 @@ from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import BestOf, Rollout, Stored, StudentWrites, TeacherRewrites, TeacherWrites, Texts, Together, sample_rollouts
 from opsd_lab.rollouts.gates import Rewards, correct_only, incorrect_only
 from opsd_lab.supervision import build_examples, score_rollouts
+from opsd_lab.training.later import LaterCheckpoint
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.start import Start
 
@@ -253,13 +254,13 @@ def sort() -> Recipe:
 
 
 @method("NPO", "2604.20733", "abstract")
-def npo(rollouts: tuple[Rollout, ...] = ()) -> Recipe:
-    """GRPO on groups to which right rollouts of a later checkpoint of the same run are added; without any it is GRPO.
+def npo(steps: int = 20) -> Recipe:
+    """GRPO on groups to which right rollouts of a later checkpoint of the same run are added.
 
-    Unconfirmed: how the checkpoint is chosen; `rollouts` are those of whichever it is, with that checkpoint's log-probabilities.
+    Unconfirmed: how the checkpoint is chosen; here it is always that after 20 steps, one rollout of each of 256 problems, and it is
+    not asked again.
     """
-    source = Together((StudentWrites(), Stored(rollouts, some=True))) if rollouts else StudentWrites()
-    return Recipe(GRPO(), source=source, n=8)
+    return Recipe(GRPO(), source=Together((StudentWrites(), LaterCheckpoint(steps=steps))), n=8)
 
 
 @dataclass(frozen=True)

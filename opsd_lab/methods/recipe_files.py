@@ -20,7 +20,7 @@ from opsd_lab.training.recipes import Recipe
 
 MODULES = ("basics.controllers", "basics.schedules", "contexts", "contexts.peers", "contexts.views", "divergences")
 MODULES += ("evaluation.rewards", "objectives", "objectives.marks", "objectives.targets", "policies.teachers", "rollouts")
-MODULES += ("rollouts.gates", "steps.marks", "training.recipes")
+MODULES += ("rollouts.gates", "steps.marks", "training.later", "training.recipes")
 MODULES += tuple(f"methods.{group}" for group in GROUPS)
 PIECE, NONE = "piece", {"none": True}
 

@@ -103,7 +103,8 @@ class Recipe:
         drawn, chosen = replace(sampling, n=self.n, **self.sampling), self.problems(policy, problems)
         plain = ContextBuilder(policy.tokenizer, no_privilege, **formats)
         judges = self.rewards(rewards)
-        start = Start(policy, chosen, plain, sampler, drawn, judges)
+        own_params = replace(params, batch_size=rollouts // self.n, **self.training)
+        start = Start(policy, chosen, plain, sampler, drawn, judges, own_params)
         own = begun(self, start)
         contexts = ContextBuilder(policy.tokenizer, own.view, **formats)
         looks = own.objective.needs_rewards or own.objective.sees_outcomes or contexts.needs_rollout
@@ -116,7 +117,7 @@ class Recipe:
             drawn,
             objective=own.objective,
             teacher=own.teacher(policy),
-            params=replace(params, batch_size=rollouts // self.n, **self.training),
+            params=own_params,
             source=own.source,
             rewards=judges if needed else None,
             gate=own.gate,

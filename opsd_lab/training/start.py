@@ -12,6 +12,7 @@ from opsd_lab.rollouts.gates import Rewards
 from opsd_lab.scoring.batching import Example
 from opsd_lab.training.costs import CostModel
 from opsd_lab.training.ledger import Ledger
+from opsd_lab.training.records import TrainingParams
 
 Piece = TypeVar("Piece")
 Made = TypeVar("Made")
@@ -19,7 +20,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Start:
-    """The initial policy, the training problems, the student's prompts, and how rollouts are drawn and judged.
+    """The initial policy, the training problems, the student's prompts, how rollouts are drawn and judged, and how it is optimised.
 
     `bills` is what pieces spent before the first step; the run's ledger begins with it.
     """
@@ -30,6 +31,7 @@ class Start:
     sampler: Sampler
     sampling: SamplingParams
     rewards: Rewards
+    params: TrainingParams = field(default_factory=TrainingParams)
     bills: list[Ledger] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
 

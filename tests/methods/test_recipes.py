@@ -22,6 +22,7 @@ from opsd_lab.policies.policy import add_lora
 from opsd_lab.problems import Problem
 from opsd_lab.rollouts import HFSampler, SamplingParams, StudentWrites, sample_rollouts
 from opsd_lab.training import Recipe, TrainingParams
+from opsd_lab.training.later import LaterCheckpoint
 from tests.conftest import tiny_policy
 
 PROBLEMS = [
@@ -68,6 +69,33 @@ def test_a_recipe_trains(key, grader):
     if learnt:
         assert any(not bool((p == old).all()) for p, old in zip(trainer.trainable, before, strict=True))
         assert records[-1].ledger.flops_train > 0
+
+
+def test_rollouts_of_a_later_checkpoint_are_those_of_a_run_by_hand_and_the_policy_goes_back(grader):
+    recipe = replace(METHODS["npo"].make(), source=LaterCheckpoint(steps=2, problems=5))
+    ahead = trainer_of(replace(recipe, source=StudentWrites()), grader)
+    for _ in ahead.train(2, progress=False):
+        pass
+    trainer = trainer_of(recipe, grader)
+    met = list(dict.fromkeys(i for step in (1, 2, 3) for i in trainer.params.problems_of_step(step, len(PROBLEMS))))[:5]
+    chosen = [PROBLEMS[i] for i in met]
+    drawn = sample_rollouts(ahead.sampler, ahead.contexts, chosen, replace(ahead.sampling, n=1, seed=0))
+    kept = [r for r, reward in zip(drawn, Parity(grader)(drawn, chosen), strict=True) if reward]
+    assert kept and list(trainer.source.rollouts) == kept
+    fresh = trainer_of(replace(recipe, source=StudentWrites()), grader)
+    assert all(bool((p == q).all()) for p, q in zip(trainer.trainable, fresh.trainable, strict=True))
+    assert trainer.ledger.tokens_generated == ahead.ledger.tokens_generated + sum(len(r.completion_ids) for r in drawn)
+    assert trainer.ledger.flops > ahead.ledger.flops > 0
+
+
+def test_a_later_checkpoint_that_writes_nothing_right_is_an_error_that_says_what_to_change(grader):
+    class Never(Parity):
+        def __call__(self, rollouts, problems):
+            return [0.0] * len(rollouts)
+
+    recipe = replace(METHODS["npo"].make(), source=LaterCheckpoint(steps=1, problems=3), rewards=lambda rewards: Never(grader))
+    with pytest.raises(ValueError, match="after 1 steps none of 3 rollouts is right; take more of both"):
+        trainer_of(recipe, grader)
 
 
 def test_the_committed_page_is_what_the_command_makes_now():
