@@ -18,7 +18,7 @@ from opsd_lab.experiments.arms import every_rate, sandbox_policy, smollm2_study
 from opsd_lab.methods import METHODS
 from opsd_lab.methods import contexts as context_methods
 from opsd_lab.methods import gates as gate_methods
-from opsd_lab.objectives import OPSD
+from opsd_lab.objectives import GRPO, OPSD
 from opsd_lab.policies.teachers import ema_teacher, fixed_teacher, live_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin
@@ -82,9 +82,14 @@ def _worded(piece: object, words: Mapping[Callable, Callable], inside: Callable[
     return replace(piece, **changed)
 
 
+BASELINES = {"grpo": Recipe(GRPO(), n=8)}
+"""What the family is compared with beside itself: the outcome alone."""
+
+
 def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
-    """Return the recipes in the sandbox's words, by their keys; all of them where no `keys` are given."""
-    return {key: in_sandbox_words(METHODS[key].make()) for key in keys or METHODS}
+    """Return the recipes in the sandbox's words, by their keys, the baselines among them; all of them where no `keys` are given."""
+    made = {**BASELINES, **{key: entry.make() for key, entry in METHODS.items()}}
+    return {key: in_sandbox_words(made[key]) for key in keys or made}
 
 
 def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None) -> Study:

@@ -412,7 +412,7 @@ def test_the_familys_study_has_every_method_at_equal_operations():
     assert set(study.splits) == {"test", "sheet", "easy"} and study.operations[-1] == 3.5e12
     with pytest.raises(ValueError, match="sheet and chain, not on 'x'"):
         family_study("x")
-    assert set(family_recipes()) == set(METHODS)
+    assert set(family_recipes()) == {"grpo", *METHODS}
 
 
 def test_the_regression_finds_what_a_piece_is_worth_and_what_is_worth_nothing():
