@@ -33,6 +33,7 @@ FOLDERS = [
     "supervision",
     "diagnostics",
     "methods",
+    "runs",
     "studies",
     "token_view",
     "figures",

@@ -37,7 +37,7 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object
         OSError: when the file cannot be written; it names the file and the remedy. Nothing is left beside the previous file.
     """
     target = Path(path).resolve()
-    with _named_failures(target):
+    with named_failures(target):
         if target.exists() and not target.is_file():
             raise OSError(errno.EEXIST, "something that is not a file has that name", str(target))
         with _folder_beside(target) as folder:
@@ -63,7 +63,7 @@ def write_folder_whole(folder: str | Path, write: Callable[[Path], object]) -> P
         OSError: when it cannot be written; it names the folder and the remedy.
     """
     target = Path(folder).resolve()
-    with _named_failures(target), _folder_beside(target) as outer:
+    with named_failures(target), _folder_beside(target) as outer:
         partial = outer / target.name
         partial.mkdir()
         write(partial)
@@ -109,6 +109,31 @@ def _clear_leftovers(target: Path) -> None:
             _close(handle)
 
 
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder inside the block, so that no other process does.
+
+    Raises:
+        BlockingIOError: when another one does.
+    """
+    handle = _locked(folder, wait=False)
+    if handle is None and fcntl is not None:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing there; wait for it, or name another folder", str(folder))
+    try:
+        yield
+    finally:
+        _close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds a folder."""
+    try:
+        with locked_folder(folder):
+            return False
+    except BlockingIOError:
+        return folder.is_dir()
+
+
 def _locked(folder: Path, *, wait: bool) -> int | None:
     """Return a handle that holds the folder's lock, or None: another has it, or this system has no locks there."""
     if fcntl is None:
@@ -141,7 +166,8 @@ def _flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _named_failures(target: Path) -> Iterator[None]:
+def named_failures(target: Path) -> Iterator[None]:
+    """Let the system's failures inside the block name the file and the remedy."""
     try:
         yield
     except Exception as error:

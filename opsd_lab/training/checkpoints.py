@@ -51,22 +51,26 @@ def experiment_parts(trainer: Trainer) -> Parts:
     return parts | {"the initial weights": f"#{trainer.initial_weights}"} | versions()
 
 
-def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
+def save_checkpoint(trainer: Trainer, path: str | Path, experiment: Parts | None = None) -> None:
     """Write the trainer's state; an interruption leaves the previous file as it was.
+
+    `experiment` is what `experiment_parts` returned of the same trainer, for those who save often.
 
     Raises:
         TypeError: when a piece of the experiment cannot be identified, so that nobody could tell whose checkpoint it is.
     """
     tensors = {name: value.contiguous() for name, value in _state(trainer).items()}
     states = json.dumps(list(trainer.states.values()))
-    written = [str(trainer.step), json.dumps(asdict(trainer.ledger)), states, json.dumps(experiment_parts(trainer))]
+    written = [str(trainer.step), json.dumps(asdict(trainer.ledger)), states, json.dumps(experiment or experiment_parts(trainer))]
     metadata = dict(zip(WRITTEN, written, strict=True))
     metadata["content"] = _content(tensors, metadata)
     write_whole(path, lambda partial: save_file(tensors, partial, metadata))
 
 
-def load_checkpoint(trainer: Trainer, path: str | Path) -> None:
+def load_checkpoint(trainer: Trainer, path: str | Path, experiment: Parts | None = None) -> None:
     """Put a trainer that was built like the saved one into the saved state; where that fails, the trainer stays as it was.
+
+    `experiment` is what `experiment_parts` returned of this trainer, where it is known already.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -75,7 +79,7 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> None:
     """
     path = Path(path)
     tensors, metadata = _read(path)
-    if other := differences(json.loads(metadata["experiment"]), experiment_parts(trainer)):
+    if other := differences(json.loads(metadata["experiment"]), experiment or experiment_parts(trainer)):
         raise ValueError(f"{path} belongs to another experiment: {other}; build the trainer as the saved one was")
     present = _state(trainer)
     mine = {name: value for name, value in present.items() if not name.startswith("optimizer/")}

@@ -21,7 +21,7 @@ from opsd_lab.rollouts.teacher_writes import continue_as_teacher
 from opsd_lab.scoring.batching import Example
 from opsd_lab.training.judging import judged, let_through
 from opsd_lab.training.ledger import Stopwatch
-from opsd_lab.training.records import TrainingParams
+from opsd_lab.training.records import Judged, TrainingParams
 
 if TYPE_CHECKING:
     from opsd_lab.training.trainer import Trainer
@@ -54,6 +54,11 @@ class Drawn(NamedTuple):
     def rollouts(self) -> tuple[Rollout, ...]:
         """The rollouts of the step, those that do not count among them."""
         return self.written.rollouts
+
+    @property
+    def judged(self) -> Judged:
+        """The same with rewards and weights, for the step's record."""
+        return Judged(self.rollouts, None if self.rewards is None else tuple(self.rewards), tuple(map(float, self.kept)))
 
 
 def draw(trainer: "Trainer", settings: Settings) -> Drawn:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -85,13 +85,21 @@ class TrainingParams:
         return chosen
 
 
+class Judged(NamedTuple):
+    """All rollouts of a step, what each earned (None where nobody judged), and what each weighs (0: it does not count)."""
+
+    rollouts: tuple[Rollout, ...]
+    rewards: tuple[float, ...] | None
+    weights: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """What one optimiser step did.
 
     `step` counts from 1. `loss` is the value that was minimised. `metrics` are plain numbers by name. `ledger` holds the totals
-    so far. These are of all processes. `table` and `rollouts` are this process's own; `table.frame.rollout` numbers the entries of
-    `rollouts`.
+    so far. These are of all processes. `table`, `rollouts` and `drawn` are this process's own; `table.frame.rollout` numbers the
+    entries of `rollouts`, those that were learnt from. `drawn` has all.
     """
 
     step: int
@@ -100,6 +108,7 @@ class StepRecord:
     ledger: Ledger
     table: TokenTable
     rollouts: tuple[Rollout, ...]
+    drawn: Judged | None = None
 
     def as_row(self) -> dict[str, float]:
         """Return step, loss, metrics and ledger as one flat row."""

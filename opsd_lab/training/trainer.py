@@ -206,7 +206,7 @@ class Trainer:
             with watch.phase("train"):
                 failure = self._update_sampler() or failure
             self._count(cost, watch)
-            record = StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples))
+            record = StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples), drawn.judged)
             self._end(record)
         return record, failure
 
@@ -225,7 +225,7 @@ class Trainer:
                 "or keep truncated rollouts"
             )
         self._count(cost, drawn.watch)
-        record = StepRecord(number, math.nan, self._metrics(drawn, batch, {}, 0.0), self.ledger, TokenTable.empty(), ())
+        record = StepRecord(number, math.nan, self._metrics(drawn, batch, {}, 0.0), self.ledger, TokenTable.empty(), (), drawn.judged)
         self._end(record)
         return record
 
