@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,8 @@ import pandas as pd
 from tyro.extras import SubcommandApp
 
 from opsd_lab.basics.files import write_whole
+from opsd_lab.commands.export import export
+from opsd_lab.commands.train import train
 from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
 from opsd_lab.experiments import NOTEBOOKS, RESULTS
 from opsd_lab.experiments.catalogue import STUDIES
@@ -216,5 +219,18 @@ def study(
         print(failed.to_string(index=False))
 
 
+app.command(train)
+app.command(export)
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one line for what somebody asked wrongly."""
+    try:
+        app.cli(prog="opsd-lab", description=__doc__)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"opsd-lab: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 if __name__ == "__main__":
-    app.cli(prog="python -m opsd_lab", description=__doc__)
+    main()

@@ -33,17 +33,18 @@ FOLDERS = [
     "supervision",
     "diagnostics",
     "methods",
+    "sandbox",
     "runs",
     "studies",
     "token_view",
     "figures",
-    "sandbox",
     "experiments",
+    "commands",
     "__main__",
     "opsd_lab",
 ]
 RANK = {name: rank for rank, name in enumerate(FOLDERS)}  # the last is the package's __init__.py, the list of public names
-APPLICATION = {"experiments", "__main__"}
+APPLICATION = {"experiments", "commands", "__main__"}
 ISLANDS = {"divergences", "grading"}
 ENGINES = {"transformers", "peft", "vllm"}
 PICTURES = {"token_view", "figures"}

@@ -1,5 +1,6 @@
 """Numbers that change during training: any number of an objective, of training or of sampling may be one of these."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -66,6 +67,29 @@ class Linear(Schedule):
         """Return the number at a step."""
         share = min(max((step - self.after) / self.steps, 0.0), 1.0)
         return self.start + (self.end - self.start) * share
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From `start` to `end` along half a cosine: `start` until step `after`, `end` from `steps` steps later on.
+
+    Raises:
+        ValueError: for fewer than one step, or a negative start of the curve.
+    """
+
+    start: float
+    end: float
+    steps: int
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.after < 0:
+            raise ValueError(f"Cosine: steps is {self.steps} and after {self.after}; they are at least 1 and 0")
+
+    def at(self, step: int) -> float:
+        """Return the number at a step."""
+        share = min(max((step - self.after) / self.steps, 0.0), 1.0)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2
 
 
 @dataclass(frozen=True)

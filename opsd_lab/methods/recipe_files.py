@@ -4,7 +4,9 @@ A piece is a table with its name under `piece` and what it is made with; what is
 library's public classes and functions, and those that are given as `known`; nothing else is imported or run.
 """
 
+import difflib
 import importlib
+import inspect
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -15,7 +17,7 @@ import tomli_w
 
 from opsd_lab.basics.options import name_of
 from opsd_lab.identity.digest import digest
-from opsd_lab.methods.method import GROUPS
+from opsd_lab.methods.method import GROUPS, METHODS
 from opsd_lab.training.recipes import Recipe
 
 MODULES = ("basics.controllers", "basics.schedules", "contexts", "contexts.peers", "contexts.views", "divergences")
@@ -31,7 +33,34 @@ def recipe_to_toml(recipe: Recipe, known: Iterable[Callable] = ()) -> str:
     Raises:
         TypeError: for what has no name here, such as a lambda, or is no data; it says where that sits.
     """
-    return tomli_w.dumps(_arguments(recipe, _names(known), "recipe"))
+    return tomli_w.dumps(recipe_data(recipe, known))
+
+
+def recipe_data(recipe: Recipe, known: Iterable[Callable] = ()) -> dict[str, object]:
+    """Return what a recipe's TOML holds.
+
+    Raises:
+        TypeError: as `recipe_to_toml` does.
+    """
+    return _arguments(recipe, _names(known), "recipe")
+
+
+def piece_data(piece: object) -> object:
+    """Return a piece of a recipe as what its TOML holds.
+
+    Raises:
+        TypeError: as `recipe_to_toml` does.
+    """
+    return _plain(piece, _names(()), name_of(piece))
+
+
+def piece_of(data: object, place: str) -> object:
+    """Return the piece of what a TOML text holds at a place.
+
+    Raises:
+        TypeError, ValueError: as `recipe_from_toml` does.
+    """
+    return _made(data, _names(()), place)
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -50,7 +79,32 @@ def recipe_from_toml(text: str, known: Iterable[Callable] = ()) -> Recipe:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"this is no recipe: {error}") from None
-    return _made({**data, PIECE: "Recipe"}, {**_names(known), "Recipe": Recipe}, "recipe")
+    return recipe_of(data, known)
+
+
+def recipe_of(data: Mapping[str, object], known: Iterable[Callable] = ()) -> Recipe:
+    """Return the recipe of what a TOML text holds; `method` names one of `METHODS` in the place of pieces, with its arguments.
+
+    Raises:
+        TypeError, ValueError: as `recipe_from_toml` does.
+    """
+    names = {**_names(known), "Recipe": Recipe}
+    if "method" not in data:
+        return _made({**data, PIECE: "Recipe"}, names, "recipe")
+    name = data["method"]
+    if name not in METHODS:
+        raise ValueError(f"recipe.method: there is no method {name!r}{nearest(name, METHODS)}; docs/methods.md lists them")
+    given = {key: _made(value, names, f"recipe.{key}") for key, value in data.items() if key != "method"}
+    taken = inspect.signature(METHODS[name].make).parameters
+    if unknown := sorted(given.keys() - taken.keys()):
+        raise ValueError(f"recipe: {name} takes {', '.join(taken) or 'no arguments'}, not {', '.join(unknown)}")
+    return METHODS[name].make(**given)
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" where a known name is near, else nothing."""
+    found = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _names(known: Iterable[Callable]) -> dict[str, Callable]:
@@ -131,5 +185,5 @@ def _made(data: object, names: Mapping[str, Callable], place: str) -> object:
         return partial(piece, **found) if found else piece
     if is_dataclass(piece) and (unknown := sorted(found.keys() - {field.name for field in fields(piece) if field.init})):
         taken = ", ".join(field.name for field in fields(piece) if field.init)
-        raise ValueError(f"{place}: {name} does not take {', '.join(unknown)}, but {taken}")
+        raise ValueError(f"{place}: {name} does not take {', '.join(unknown)}, but {taken}{nearest(unknown[0], taken.split(', '))}")
     return piece(**found)

@@ -1,21 +1,14 @@
 """Problems in files: JSONL, CSV and Parquet, each also gzip-compressed, whatever the file is called."""
 
-import csv
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opsd_lab.basics.arrow_rows import arrow_rows
 from opsd_lab.basics.files import write_whole
-from opsd_lab.basics.limited_files import LONGEST_LINE, Unreadable, read_lines
 from opsd_lab.problems.column_maps import ColumnMap
-from opsd_lab.problems.problem import FIELDS, NEEDED, TEXTS, Fault, Problem, checked_fields, collect_problems, short
-from opsd_lab.problems.reference_answers import kind_of
-
-Row = tuple[int, Mapping[str, Any], list[Fault]]
-Fields = Callable[[Mapping[str, Any]], tuple[dict[str, Any], list[Fault]]]
+from opsd_lab.problems.problem import FIELDS, NEEDED, TEXTS, Fault, Problem, checked_fields, collect_problems
+from opsd_lab.problems.rows import Fields, Reader, csv_rows, decoded, json_rows, parquet_rows
 
 
 def load_jsonl(path: str | Path, columns: ColumnMap | None = None, *, required: Sequence[str] = NEEDED) -> list[Problem]:
@@ -33,7 +26,7 @@ def load_jsonl(path: str | Path, columns: ColumnMap | None = None, *, required: 
     """
     path = Path(path)
     fields = _fields(columns, required, "load_jsonl")
-    return collect_problems(_json_rows(path, fields), source=str(path), id_prefix=_stem(path))
+    return collect_problems(json_rows(path, fields), source=str(path), id_prefix=stem(path))
 
 
 def load_csv(
@@ -51,8 +44,8 @@ def load_csv(
         OSError: when the file is not there, or may not be read.
     """
     path = Path(path)
-    rows = _csv_rows(path, columns, required, delimiter)
-    return collect_problems(rows, source=str(path), id_prefix=_stem(path))
+    rows = csv_rows(path, _reader(path, columns, required, "load_csv"), delimiter)
+    return collect_problems(rows, source=str(path), id_prefix=stem(path))
 
 
 def load_parquet(path: str | Path, columns: ColumnMap | None = None, *, required: Sequence[str] = NEEDED) -> list[Problem]:
@@ -67,13 +60,8 @@ def load_parquet(path: str | Path, columns: ColumnMap | None = None, *, required
         OSError: when the file is not there, or may not be read.
     """
     path = Path(path)
-    fields = _fields(columns, required, "load_parquet")
-
-    def chosen(names: Sequence[str]) -> list[str]:
-        return columns.roots(names, str(path)) if columns else _known(names, str(path))
-
-    rows = ((number, *(fields(row) if row is not None else ({}, [("", fault)]))) for number, row, fault in arrow_rows(path, chosen))
-    return collect_problems(rows, source=str(path), id_prefix=_stem(path), unit="row")
+    rows = parquet_rows(path, _reader(path, columns, required, "load_parquet"))
+    return collect_problems(rows, source=str(path), id_prefix=stem(path), unit="row")
 
 
 def save_jsonl(problems: Iterable[Problem], path: str | Path) -> None:
@@ -88,7 +76,7 @@ def save_jsonl(problems: Iterable[Problem], path: str | Path) -> None:
     collect_problems(
         ((number, row, faults) for number, (_, row, faults) in enumerate(encoded, 1)),
         source=str(path),
-        id_prefix=_stem(path),
+        id_prefix=stem(path),
         unit="problem",
     )
     write_whole(path, b"".join(line for line, _, _ in encoded))
@@ -101,6 +89,11 @@ def _fields(columns: ColumnMap | None, required: Sequence[str], who: str) -> Fie
     return lambda row: columns.fields(row, needed) if columns else checked_fields(row, needed)
 
 
+def _reader(path: Path, columns: ColumnMap | None, required: Sequence[str], who: str) -> Reader:
+    fields = _fields(columns, required, who)
+    return lambda names: (columns.roots(names, str(path)) if columns else _known(names, str(path)), fields)
+
+
 def _known(names: Sequence[str], who: str) -> list[str]:
     missing, unknown = [name for name in NEEDED if name not in names], [name for name in names if name not in FIELDS]
     if missing or unknown:
@@ -111,65 +104,9 @@ def _known(names: Sequence[str], who: str) -> list[str]:
     return list(names)
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """Return a file's name without its endings."""
     return Path(path.name.removesuffix(".gz")).stem
-
-
-def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
-    number = 0
-    try:
-        for number, line in enumerate(read_lines(path), 1):
-            if line.strip():
-                yield number, *_decode(line, fields)
-    except Unreadable as error:
-        yield number + 1, {}, [("", str(error))]
-
-
-def _csv_rows(path: Path, columns: ColumnMap | None, required: Sequence[str], delimiter: str) -> Iterator[Row]:
-    reader = csv.reader((_text(line) for line in read_lines(path)), delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(LONGEST_LINE)
-    start = 1
-    try:
-        names = [name.strip() for name in next(filter(None, reader), [])]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            yield 1, {}, [("", f"names the columns {twice} twice")]
-            return
-        _ = columns.roots(names, str(path)) if columns else _known(names, str(path))
-        fields = _fields(columns, required, "load_csv")
-        start = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(names):
-                yield start, {}, [("", f"has {len(cells)} cells, the first line names {len(names)} columns")]
-            elif cells:
-                yield start, *fields(dict(zip(names, cells, strict=True)))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        yield start, {}, [("", f"is not valid CSV: {error}")]
-    except Unreadable as error:
-        yield reader.line_num + 1, {}, [("", str(error))]
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _text(line: bytes) -> str:
-    try:
-        return line.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
-
-
-def _decode(line: bytes, fields: Fields) -> tuple[Mapping[str, Any], list[Fault]]:
-    try:
-        row = json.loads(_text(line), parse_constant=_finite, parse_float=_finite, object_pairs_hook=_distinct)
-    except Unreadable as error:
-        return {}, [("", str(error))]
-    except json.JSONDecodeError as error:
-        return {}, [("", f"is not valid JSON: {error.msg} at column {error.colno}")]
-    except (ValueError, RecursionError) as error:
-        return {}, [("", f"cannot be read as JSON: {error}")]
-    if not isinstance(row, dict):
-        return {}, [("", f"is {kind_of(row)}, not an object")]
-    return fields(row)
 
 
 def _encode(problem: Problem) -> tuple[bytes, Mapping[str, Any], list[Fault]]:
@@ -177,28 +114,13 @@ def _encode(problem: Problem) -> tuple[bytes, Mapping[str, Any], list[Fault]]:
     row = {**texts, "hints": list(problem.hints), "meta": dict(problem.meta)}
     row = {name: value for name, value in row.items() if value or name in ("id", "question", "answer")}
     try:
-        # Half a surrogate pair is all that UTF-8 cannot hold; its backslash form is JSON, so _decode can report it.
+        # Half a surrogate pair is all that UTF-8 cannot hold; its backslash form is JSON, so `decoded` can report it.
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         return b"", {"id": problem.id}, [("meta", f"cannot be written as JSON: {error}")]
-    back, faults = _decode(line, checked_fields)
+    back, faults = decoded(line, checked_fields)
     if not faults and (found := Problem(**back)) != problem:
         field = next(name for name in FIELDS if getattr(found, name) != getattr(problem, name))
         remedy = "use lists, not tuples, and text keys" if field == "meta" else "leave it empty if there is none"
         faults = [(field, f"would change in the file; {remedy}")]
     return line, back, faults
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:30]} is not a finite number")
-    return number
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(short(n) for n in names if names.count(n) > 1)} appears twice in one object")
-    return row

@@ -1,14 +1,14 @@
 """Problems from Hugging Face data sets, from the hub or loaded already."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import datasets
 
 from opsd_lab.basics.arrow_rows import plain_rows
 from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
-from opsd_lab.problems.problem import FIELDS, NEEDED, Fault, Problem, collect_problems
+from opsd_lab.problems.problem import FIELDS, NEEDED, Problem, collect_problems
+from opsd_lab.problems.rows import Fields, Reader, Row
 
 ROWS = 1000  # read at once
 TOLD_APART = 100  # questions that go into the name of a set without one
@@ -58,18 +58,28 @@ def from_dataset(
         raise ValueError(f"from_dataset: required names unknown fields {sorted(unknown)}; known: {', '.join(FIELDS)}")
     wanted = column_map.roots(dataset.column_names, "from_dataset")
     needed = tuple(dict.fromkeys((*NEEDED, *required)))
-    rows = list(_rows(dataset.select_columns(wanted), column_map, needed))
+    rows = list(_rows(dataset.select_columns(wanted), lambda row: column_map.fields(row, needed)))
     name = name or _name(dataset) or f"{dataset.split or 'rows'}-{_digest(rows)}"
     return collect_problems(rows, source=name, id_prefix=name, unit="row")
 
 
-def _rows(
-    dataset: datasets.Dataset, column_map: ColumnMap, needed: Sequence[str]
-) -> Iterator[tuple[int, Mapping[str, Any], list[Fault]]]:
+def hub_rows(name: str, config: str | None, split: str, reader_of: Reader) -> Iterator[Row]:
+    """Yield the rows of a split of a hub set, from 0.
+
+    Raises:
+        ValueError: when a wanted column does not exist.
+        OSError: when the hub cannot be reached.
+    """
+    dataset = datasets.load_dataset(name, name=config, split=split)
+    wanted, fields = reader_of(dataset.column_names)
+    yield from _rows(dataset.select_columns(wanted), fields)
+
+
+def _rows(dataset: datasets.Dataset, fields: Fields) -> Iterator[Row]:
     number = 0
     for table in dataset.with_format("arrow").iter(batch_size=ROWS):
         for row in plain_rows(table):
-            yield number, *column_map.fields(row, needed)
+            yield number, *fields(row)
             number += 1
 
 
@@ -81,6 +91,6 @@ def _name(dataset: datasets.Dataset) -> str | None:
     return f"{info.dataset_name}-{dataset.split}" if dataset.split else info.dataset_name
 
 
-def _digest(rows: Sequence[tuple[int, Mapping[str, Any], list[Fault]]]) -> str:
+def _digest(rows: Sequence[Row]) -> str:
     questions = [fields.get("question") for _, fields, _ in rows[:TOLD_APART]]
     return hashlib.sha256(repr((len(rows), questions)).encode("utf-8", "backslashreplace")).hexdigest()[:6]

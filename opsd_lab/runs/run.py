@@ -91,6 +91,11 @@ class Run:
         return frame if len(frame) else pd.DataFrame({"step": pd.Series(dtype="int64"), "loss": pd.Series(dtype="float64")})
 
     @property
+    def measured(self) -> dict[int, dict[str, float]]:
+        """What was measured on the way, by step."""
+        return {row.pop("step"): row for row in read_lines(self.folder / PROBES)[0]}
+
+    @property
     def events(self) -> pd.DataFrame:
         """What happened, in order: time (UTC), step, kind, text."""
         rows, _ = read_lines(self.folder / EVENTS)

@@ -31,8 +31,8 @@ class Writer:
     """Trains into a folder, see `runs.keeping.train`.
 
     A step's rollouts and tokens are written first, then its line, then what was measured at it, then its checkpoint. So a checkpoint
-    has all that belongs to it, and what has no checkpoint yet is taken again. `run` is the folder; `trainer`, `keep`, `probe`, `stop`,
-    `alarms` and `about` are those of `train`.
+    has all that belongs to it, and what has no checkpoint yet is taken again. `run` is the folder; `trainer`, `keep`, `probe`,
+    `stop`, `alarms` and `about` are those of `train`.
     """
 
     def __init__(

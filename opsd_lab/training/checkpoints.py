@@ -20,6 +20,7 @@ from opsd_lab.basics.interrupts import deferred_interrupts
 from opsd_lab.identity.digest import digest
 from opsd_lab.identity.leaves import tensor_digest
 from opsd_lab.identity.parts import Parts, differences, parts_of, policy_parts, versions
+from opsd_lab.policies.policy import Policy
 from opsd_lab.training.ledger import Ledger
 from opsd_lab.training.trainer import Trainer
 
@@ -93,6 +94,26 @@ def load_checkpoint(trainer: Trainer, path: str | Path, experiment: Parts | None
         except BaseException:
             _put(trainer, *before)
             raise
+
+
+def load_weights(policy: Policy, path: str | Path) -> int:
+    """Put a checkpoint's weights into what trains of a policy that was made as the saved one was; return the checkpoint's step.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is damaged, or the policy, its initial weights among it, is another; it names what differs.
+    """
+    tensors, metadata = _read(Path(path))
+    trainable = policy.trainable()
+    parts = policy_parts(policy, "the model", {p.data_ptr() for p in trainable.values()})
+    parts |= {"the initial weights": f"#{tensor_digest(trainable)}"}
+    saved = json.loads(metadata["experiment"])
+    if other := differences({name: saved.get(name) for name in parts}, parts):
+        raise ValueError(f"{path} belongs to another model: {other}; make the policy as that of the run was made")
+    with torch.no_grad():
+        for name, p in trainable.items():
+            p.copy_(tensors[f"policy/{name}"])
+    return int(metadata["step"])
 
 
 def _state(trainer: Trainer) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""What `opsd-lab` does, a file for each kind of command."""
