@@ -49,7 +49,7 @@ ISLANDS = {"divergences", "grading"}
 ENGINES = {"transformers", "peft", "vllm"}
 PICTURES = {"token_view", "figures"}
 PICTURE_MAKERS = {"IPython", "anywidget", "ipywidgets", "nbclient", "nbconvert", "nbformat", "plotly", "traitlets"}
-PICTURE_USERS = PICTURES | {"experiments", "__main__", "opsd_lab"}
+PICTURE_USERS = PICTURES | {"experiments", "commands", "__main__", "opsd_lab"}
 
 # Declared, though no line of Python here imports them.
 TOOLS = {

@@ -6,7 +6,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from opsd_lab.__main__ import app, summary
+from opsd_lab.commands.evidence import show, summary
 from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.arms import walkthrough_study
@@ -66,15 +66,15 @@ def test_the_committed_table_is_that_of_todays_study_and_shown_in_short(capsys):
     study = walkthrough_study()
     assert set(results["arm"]) == set(study.arms) and set(results["split"]) == {"test", "test, boxed"}
     assert set(results["n"]) == {len(study.splits["test"])} and set(results["step"]) == {0, *study.checkpoints}
-    app.cli(prog="opsd_lab", args=["show"])
+    show()
     assert capsys.readouterr().out == seeds_table(results) + "\n"
 
 
 def test_a_file_that_is_no_table_of_a_study_is_named_with_the_reason(tmp_path):
-    with pytest.raises(SystemExit, match=r"none\.parquet is not there; .* walkthrough\.parquet"):
-        app.cli(prog="opsd_lab", args=["show", "--path", str(tmp_path / "none.parquet")])
-    with pytest.raises(SystemExit, match=r"champ_steps\.parquet is no table of a study: it has no column accuracy"):
-        app.cli(prog="opsd_lab", args=["show", "--path", str(RESULTS / "champ_steps.parquet")])
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet is not there; .* walkthrough\.parquet"):
+        show(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match=r"champ_steps\.parquet is no table of a study: it has no column accuracy"):
+        show(RESULTS / "champ_steps.parquet")
 
 
 def test_widgets_without_a_static_form_leave_an_executed_notebook():

@@ -64,7 +64,7 @@ def from_dataset(
 
 
 def hub_rows(name: str, config: str | None, split: str, reader_of: Reader) -> Iterator[Row]:
-    """Yield the rows of a split of a hub set, from 0.
+    """Yield the rows of a split of a hub set, from 0: `name` is its id, `config` its part, and `reader_of` chooses the columns.
 
     Raises:
         ValueError: when a wanted column does not exist.

@@ -103,7 +103,7 @@ def problems_named(name: str, data: DataPlan) -> Opened:
 
 
 def probe_of(plan: Plan, problems: Sequence[Problem], policy: Policy, grader: Grader) -> Probe:
-    """Return the probe of a plan on some problems."""
+    """Return the probe of a `plan` on some `problems`, which has the `policy`'s tokenizer and asks the `grader`."""
     wanted, own = plan.probe, plan.recipe
     sampling = replace(plan.sampling, seed=plan.seed, **wanted.sampling)
     chat = own.evaluation_chat or plan.evaluation_chat or own.student_chat or plan.chat

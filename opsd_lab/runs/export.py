@@ -19,7 +19,7 @@ FRACTIONS = ("accuracy", "teacher_accuracy", "truncated_answers")
 
 
 def export(run: Run, out: str | Path, form: Form = "adapter", which: str = "last") -> Path:
-    """Write a run's model into a folder that is not there yet, whole or not at all, and return its path.
+    """Write a run's model into a folder `out` that is not there yet, whole or not at all, and return its path.
 
     `form` "adapter" writes the LoRA, which `load_policy` and peft load over the model that it was trained on; "merged" writes the
     whole model. A run that trained all weights has no adapter. `which` is "last", "best" (by the metric that the run kept its best
@@ -90,7 +90,10 @@ def _write(folder: Path, policy: Policy, run: Run, plan: Plan, form: Form, step:
 
 
 def card(run: Run, plan: Plan, form: Form, step: int) -> str:
-    """Return the model card: what it was trained from, the recipe, the results on the way, and how to load it."""
+    """Return the model card of a step: what it was trained from, the recipe, the results on the way, and how to load it.
+
+    `run` and its `plan` say all of that, and `form` which library loads the model of this `step`.
+    """
     experiment = run.about["experiment"]
     versions = {name.removeprefix("version of "): text for name, text in experiment.items() if name.startswith("version of ")}
     hub = plan.model.name if "/" in plan.model.name and not Path(plan.model.name).exists() else None

@@ -1,0 +1,73 @@
+"""`watch`, `compare` and `evaluate` on runs that were really trained."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from opsd_lab.commands.watch import curve, lines
+from opsd_lab.runs import Run
+from tests.commands.test_train import SMALL, call
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patched:
+        for name, changes in {"a": [], "b": ["training.learning_rate=1e-3", "steps=3"]}.items():
+            assert call(patched, "train", *SMALL, *changes, "--out", folder / name) == 0
+    return folder
+
+
+def test_watching_shows_how_far_a_run_is_its_numbers_and_what_it_wrote(runs, monkeypatch, capsys):
+    assert call(monkeypatch, "watch", runs / "b", "--once") == 0
+    told = capsys.readouterr().out
+    for text in ("has ended: 3 steps", "tokens written", "loss", "teacher accuracy", "step 3, finished", "written at step 3:"):
+        assert text in told, told
+    shown = list(lines(Run.open(runs / "b"), 60))
+    assert max(map(len, shown)) <= 60 and any("sheet-train" in line for line in shown)
+
+
+def test_what_a_model_wrote_cannot_steer_the_terminal(runs, monkeypatch):
+    from dataclasses import replace
+
+    run = Run.open(runs / "a")
+    evil = [replace(rollout, text="\x1b[2Jgone\x07") for rollout in run.rollouts(2)]
+    monkeypatch.setattr(Run, "rollouts", lambda self, step: evil)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", "\n".join(lines(run, 80)))
+
+
+def test_a_curve_has_the_lowest_and_the_highest_bar():
+    assert curve(pd.Series([0.0, 1.0, 2.0, 7.0]), 10) == "▁▂▃█" and len(curve(pd.Series(range(1000)), 20)) == 20
+    assert curve(pd.Series([3.0, 3.0]), 10) == "▁▁"
+
+
+def test_comparing_names_what_differs_what_it_cost_and_what_was_measured(runs, monkeypatch, tmp_path, capsys):
+    assert call(monkeypatch, "compare", runs / "a", runs / "b", "--out", tmp_path / "all.parquet") == 0
+    told = capsys.readouterr().out
+    assert "| training.learning_rate | 0.0002 | 0.001 |" in told and "training.seed" not in told
+    assert re.search(r"b \| 3 \| [\d.]+ \| [\d,]+ \| [\d.e+]+ \| [\d.]+ \[[\d.]+, [\d.]+\] at step 2 \|", told), told
+    assert len(pd.read_parquet(tmp_path / "all.parquet")) == 5
+    assert call(monkeypatch, "compare", runs / "a") == 2
+    assert "compare takes two runs or more" in capsys.readouterr().err
+    assert call(monkeypatch, "compare", runs / "a", runs) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_evaluating_a_run_takes_its_format_its_weights_and_its_test_problems(runs, monkeypatch, tmp_path, capsys):
+    small = ["--max-new-tokens", "64", "--limit", "6", "--n", "2", "--temperature", "1"]
+    assert call(monkeypatch, "evaluate", runs / "a", *small, "--out", tmp_path / "answers.parquet") == 0
+    told = capsys.readouterr().out
+    assert "on sandbox:sheet/test/256, 6 problems, 2 answers each" in told and re.search(r"avg@2 [\d.]+ \[[\d.]+, [\d.]+\]", told)
+    assert "pass@2" in told and "maj@2" in told and len(pd.read_parquet(tmp_path / "answers.parquet")) == 12
+    assert call(monkeypatch, "evaluate", runs / "a", "--step", "9", *small) == 2
+    assert "has no checkpoint of step '9'" in capsys.readouterr().err
+
+
+def test_evaluating_a_model_needs_problems(monkeypatch, capsys):
+    assert call(monkeypatch, "evaluate", "sandbox") == 2
+    assert "there are no problems to evaluate on; name them with --data" in capsys.readouterr().err
+    options = ["--data", "sandbox:easy/test/4", "--recipe", "sandbox", "--max-new-tokens", "64"]
+    assert call(monkeypatch, "evaluate", "sandbox", *options) == 0
+    told = capsys.readouterr().out
+    assert float(re.search(r"avg@1 ([\d.]+)", told)[1]) > 0.5
