@@ -1,10 +1,11 @@
 """`evaluate`: the accuracy of any model, or of a run's, on any problems."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -16,9 +17,11 @@ from opsd_lab.evaluation.outcomes import By
 from opsd_lab.figures.words import number
 from opsd_lab.grading import Grader
 from opsd_lab.policies.policy import Policy
+from opsd_lab.policies.teachers import Teacher, fixed_teacher, live_teacher
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.runs import Run
-from opsd_lab.runs.building import named_model, policy_of, problems_named, sampler_of
+from opsd_lab.runs.building import policy_of, problems_named, sampler_of
 from opsd_lab.runs.export import chosen_step, plan_of
 from opsd_lab.runs.plan import DataPlan, Engine, ModelPlan, Plan
 from opsd_lab.training.checkpoints import load_weights
@@ -57,20 +60,15 @@ def evaluate(
         seed: that of sampling.
         out: a Parquet file for every answer with its verdicts; left out, none is written.
     """
-    policy, plan = _policy(model, recipe, step, engine)
-    named = dict(pair.partition("=")[::2] for pair in columns)
-    source = DataPlan(data or (plan.data.test or plan.data.validation if plan else ""), columns=named, limit=limit)
-    if not source.train:
-        raise ValueError("there are no problems to evaluate on; name them with --data, such as --data builtin:one_step/test")
-    problems, report = problems_named(source.train, source)
-    print(report, flush=True)
+    policy, plan, _ = policy_named(model, recipe, step, engine)
+    source, problems = problems_for(plan, data, columns, limit)
     chat = ChatFormat() if plan is None else plan.evaluation_chat or plan.recipe.evaluation_chat or plan.chat
     contexts = ContextBuilder(policy.tokenizer, student=chat)
     params = SamplingParams(max_new_tokens, temperature=temperature, n=n, seed=seed)
     sampler = sampler_of(ModelPlan(engine=engine), policy)
     with Grader() as grader, sampler if hasattr(sampler, "__exit__") else nullcontext():
         found = evaluate_policy(sampler, problems, contexts.student_prompt, params, grader, name=model)
-    print(f"{model} on {source.train}, {len(problems)} problems, {n} answers each, judged by the {by} answer")
+    print(f"{model} on {source}, {len(problems)} problems, {n} answers each, judged by the {by} answer")
     for name, estimate in {"avg": found.accuracy(by), "pass": found.pass_at_k(n, by), "maj": found.maj_at_k()}.items():
         if n > 1 or name == "avg":
             print(f"  {name}@{n} {number(estimate.mean, 3)} [{number(estimate.low, 3)}, {number(estimate.high, 3)}]")
@@ -80,14 +78,43 @@ def evaluate(
         print(f"  answers in {out}")
 
 
-def _policy(model: str, recipe: Path | None, step: str, engine: Literal["transformers", "vllm"]) -> tuple[Policy, Plan | None]:
+def problems_for(plan: Plan | None, data: str | None, columns: Sequence[str], limit: int | None) -> tuple[str, list[Problem]]:
+    """Return the name of some problems and the problems, after printing how their rows were read.
+
+    `data` names them; left out, they are the `plan`'s test problems, or those that it validates on. `columns` has entries such as
+    "question=problem", and `limit` is how many rows are read at most.
+
+    Raises:
+        FileNotFoundError, ValueError: where there are none, or as `open_problems` does.
+    """
+    if wrong := [pair for pair in columns if "=" not in pair]:
+        raise ValueError(f"{wrong[0]!r} names no column; write it as question=problem")
+    name = data or (plan and (plan.data.test or plan.data.validation)) or ""
+    if not name:
+        raise ValueError("there are no problems to look at; name them with --data, such as --data builtin:one_step/test")
+    own = plan.data.columns if plan and not data else {}
+    named = dict(pair.split("=", 1) for pair in columns)
+    problems, report = problems_named(name, DataPlan(name, columns=own | named, limit=limit))
+    print(report, flush=True)
+    return name, problems
+
+
+def policy_named(model: str, recipe: Path | None, step: str, engine: Engine = "transformers") -> tuple[Policy, Plan | None, Teacher]:
+    """Return the policy of a run's folder at a `step`, or that of another name, with the plan and the teacher.
+
+    `model` is the name. The plan is the run's, or that of a `recipe` file. The teacher of a run has its initial weights, that of any
+    other model the model's own. `engine` is what will write.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: for a model, a step or a recipe file that is not there.
+    """
     if (Path(model) / "run.json").exists():
         run = Run.open(model)
         plan = plan_of(run)
         policy = policy_of(plan.model, plan.seed)
+        teacher = fixed_teacher(policy)  # of the initial weights, which are in place until the next line
         load_weights(policy, run.path("checkpoints", chosen_step(run, plan, step)))
-        return policy, plan
+        return policy, plan, teacher
     plan = read_plan(recipe) if recipe else None
     wanted = replace(plan.model if plan else ModelPlan(), name=model, trains="all", engine=engine)
-    with named_model(model):
-        return policy_of(wanted), plan
+    return policy_of(wanted), plan, live_teacher()

@@ -72,20 +72,22 @@ def study_tables(
     views: dict[str, View],
     *,
     chat: ChatFormat = CHAT,
+    teacher_chat: ChatFormat | None = None,
     objective: Objective | None = None,
     **options: object,
 ) -> dict[str, TokenTable]:
     """Return the rollouts' table under each view, with steps labelled and outcomes graded.
 
     `policy` is the student, and `teacher` says whose weights teach. `rollouts` are of these `problems`. `views` maps a view's name to
-    what the teacher sees. `chat` is both sides' format. `objective` gives the loss of each token, OPSD's where left out. `options`
+    what the teacher sees. `chat` is both sides' format, unless `teacher_chat` is
+    the teacher's. `objective` gives the loss of each token, OPSD's where left out. `options`
     are those of `score_views`.
 
     Raises:
         ValueError: as `grade_rollouts`, `build_examples` and `score_views` do.
     """
     examples = {
-        name: build_examples(ContextBuilder(policy.tokenizer, view, student=chat, teacher=chat), problems, rollouts)
+        name: build_examples(ContextBuilder(policy.tokenizer, view, student=chat, teacher=teacher_chat or chat), problems, rollouts)
         for name, view in views.items()
     }
     with Grader() as grader:

@@ -2,7 +2,9 @@
 
 import html
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import plotly.io as pio
@@ -62,7 +64,7 @@ def _prepare_cell(cell: NotebookNode) -> int:
     for output in cell.get("outputs", []):
         data = output.get("data", {})
         if PLOTLY_MIME in data:
-            output.data = NotebookNode({"text/html": _figure_html(data[PLOTLY_MIME])})
+            output.data = NotebookNode({"text/html": figure_html(data[PLOTLY_MIME])})
             figures += 1
         elif WIDGET_MIME in data:
             kept = {kind: value for kind, value in data.items() if kind not in (WIDGET_MIME, "text/plain")}
@@ -70,7 +72,8 @@ def _prepare_cell(cell: NotebookNode) -> int:
     return figures
 
 
-def _figure_html(bundle: NotebookNode) -> str:
+def figure_html(bundle: Mapping[str, Any]) -> str:
+    """Return a plotly figure's data and layout as HTML, for a page that holds plotly.js."""
     figure = {"data": bundle.get("data", []), "layout": bundle.get("layout", {})}
     drawn = pio.to_html(
         figure,

@@ -66,8 +66,27 @@ def test_evaluating_a_run_takes_its_format_its_weights_and_its_test_problems(run
 
 def test_evaluating_a_model_needs_problems(monkeypatch, capsys):
     assert call(monkeypatch, "evaluate", "sandbox") == 2
-    assert "there are no problems to evaluate on; name them with --data" in capsys.readouterr().err
+    assert "there are no problems to look at; name them with --data" in capsys.readouterr().err
     options = ["--data", "sandbox:easy/test/4", "--recipe", "sandbox", "--max-new-tokens", "64"]
     assert call(monkeypatch, "evaluate", "sandbox", *options) == 0
     told = capsys.readouterr().out
     assert float(re.search(r"avg@1 ([\d.]+)", told)[1]) > 0.5
+
+
+def test_a_diagnosis_is_a_page_without_a_network_that_goes_on_where_it_stopped(runs, monkeypatch, tmp_path, capsys):
+    small = ["--limit", "12", "--n", "2", "--max-new-tokens", "64", "--show", "2"]
+    assert call(monkeypatch, "diagnose", runs / "a", "--out", tmp_path / "d", *small) == 0
+    told, page = capsys.readouterr().out, (tmp_path / "d" / "report.html").read_text(encoding="utf-8")
+    assert "24 rollouts of 12 problems of sandbox:sheet/test/256, under the views reference, answer, other problem, none" in told
+    for text in ("Steps and outcomes", "Is the gap negative on wrong steps?", "default-src 'none'", "plotly.js", "opsd-view"):
+        assert text in page
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    before = (tmp_path / "d" / "rollouts.parquet").read_bytes()
+    assert call(monkeypatch, "diagnose", runs / "a", "--out", tmp_path / "d", *small) == 0
+    assert (tmp_path / "d" / "rollouts.parquet").read_bytes() == before and (tmp_path / "d" / "report.html").read_text() == page
+    given = runs / "a" / "rollouts" / "step-000002.parquet"
+    train = ["--data", "sandbox:sheet/train/16", "--rollouts", given, "--recipe", "sandbox"]
+    assert call(monkeypatch, "diagnose", "sandbox", "--out", tmp_path / "e", *train, "--views", "reference", "none") == 0
+    assert "4 rollouts of 4 problems" in capsys.readouterr().out
+    assert call(monkeypatch, "diagnose", "sandbox", "--out", tmp_path / "e", *train, "--views", "refrence") == 2
+    assert "there is no view 'refrence'; there are reference" in capsys.readouterr().err
