@@ -134,7 +134,7 @@ def sections(tables: dict[str, TokenTable], problems: Sequence[Problem], show: i
     """Return what the page shows of token tables, one for each view; the first is looked at closest."""
     name, table = next(iter(tables.items()))
     steps = table.frame[table.frame["step"] >= 0].drop_duplicates(["rollout", "step"])
-    crossed = pd.crosstab(steps["label"], steps["outcome"], margins=True).reset_index()
+    crossed = pd.crosstab(steps["label"], steps["outcome"], margins=True).reset_index().rename_axis(columns=None)
     found = [
         Section(
             "Steps and outcomes",
@@ -185,6 +185,7 @@ def _reading(name: str) -> str:
 def _closest(tables: dict[str, TokenTable], problems: Sequence[Problem], show: int) -> object:
     table = next(iter(tables.values()))
     largest = table.frame.groupby("rollout")["divergence"].sum().nlargest(show).index
-    first = dict(list(tables.items())[:2])
+    beside = [name for name in ("other problem", *tables) if name in tables and name != next(iter(tables))]
+    first = {name: tables[name] for name in (next(iter(tables)), *beside[:1])}
     views = [render_views(first, rollout=int(number)) for number in largest]
-    return replace(views[0], html="\n".join(view.html for view in views))
+    return replace(views[0], html='<div style="height:12px"></div>'.join(view.html for view in views))

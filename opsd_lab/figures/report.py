@@ -63,7 +63,7 @@ def _part(part: Part) -> str:
     numbers = part.select_dtypes("number").columns
     told = part.assign(**{name: [_number(value) for value in part[name]] for name in numbers}).astype(object)
     texts = told.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else str(value))
-    return texts.map(visible_text).to_html(index=False, border=0)
+    return texts.map(lambda text: text and visible_text(text)).to_html(index=False, border=0)
 
 
 def _number(value: float) -> str:

