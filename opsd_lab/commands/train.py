@@ -48,7 +48,8 @@ def train(
         about = {"plan": plan_to_toml(plan), "recipe": recipe_text(plan.recipe), "data": [str(report) for report in built.reports]}
         run = Run(out)
         try:
-            steps = train_run(out, built.trainer, plan.steps, keep=plan.keep, probe=built.probe, stop=plan.stop, about=about)
+            kept = {"keep": plan.keep, "probe": built.probe, "stop": plan.stop, "trackers": plan.trackers}
+            steps = train_run(out, built.trainer, plan.steps, **kept, about=about)
             with warnings.catch_warnings():
                 warnings.showwarning = _one_line
                 for record in steps:

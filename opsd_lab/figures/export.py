@@ -1,5 +1,6 @@
 """Executed notebooks as self-contained HTML pages, which show their figures without a network."""
 
+import hashlib
 import html
 import re
 from collections.abc import Mapping
@@ -82,6 +83,7 @@ def figure_html(bundle: Mapping[str, Any]) -> str:
         full_html=False,
         validate=False,
         default_height=f"{figure['layout'].get('height', 450)}px",
+        div_id=f"figure-{hashlib.sha256(pio.to_json(figure, validate=False).encode()).hexdigest()[:16]}",
     )
     name = html.escape(html.unescape(figure["layout"].get("title", {}).get("text", "figure")))
     return f'<div role="img" aria-label="{name}">{drawn}</div>'

@@ -15,6 +15,7 @@ from opsd_lab.rollouts import HFSampler, VLLMSampler
 from opsd_lab.rollouts.base import Sampler
 from opsd_lab.runs.plan import DataPlan, ModelPlan, Plan
 from opsd_lab.runs.probe import Probe
+from opsd_lab.runs.trackers import check_trackers
 from opsd_lab.sandbox import load_sandbox, worksheets
 from opsd_lab.training.trainer import Trainer
 
@@ -38,6 +39,7 @@ def build(plan: Plan, grader: Grader) -> Built:
         FileNotFoundError, OSError: for a model or data that are not there.
         ValueError: for what the model, the data, the recipe or the trainer refuse.
     """
+    check_trackers(plan.trackers)
     train, train_report = problems_named(plan.data.train, plan.data)
     held, reports = [], [train_report]
     if plan.data.validation is not None:

@@ -1,6 +1,6 @@
 """Training into a folder: each step is on the disk before the next begins, and the same call goes on where a run was cut off."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def train(
     stop: Stop | None = None,
     alarms: Alarms | None = None,
     about: Mapping[str, Any] | None = None,
+    trackers: Sequence[str] = (),
     progress: bool = True,
 ) -> Iterator[StepRecord]:
     """Train into a folder until the run has taken `steps` steps in all, yielding a record after each step that is taken now.
@@ -41,6 +42,7 @@ def train(
         stop: when the run ends before its last step; None takes all steps.
         alarms: what is looked for after each step, with a warning and an event for each thing found; None takes all.
         about: more that `run.json` shall say, such as the recipe as text.
+        trackers: what else is told each step's numbers, by accelerate's names, such as tensorboard; nobody by default.
         progress: whether to show a bar of the steps.
 
     Raises:
@@ -51,4 +53,4 @@ def train(
         NonFiniteError, RuntimeError, TypeError: as `Trainer.train` does.
     """
     last = whole("train: steps", steps, least=0)
-    return Writer(Run(folder), trainer, keep or Keep(), probe, stop, alarms or Alarms(), about or {}).train(last, progress)
+    return Writer(Run(folder), trainer, keep or Keep(), probe, stop, alarms or Alarms(), about or {}, trackers).train(last, progress)

@@ -100,7 +100,8 @@ class Plan:
 
     `steps` optimiser steps of `rollouts` rollouts each, however many each problem gets (`recipe.n`). `seed` is that of the LoRA, of
     the order of problems and of sampling. `chat` is the format of both sides and of evaluation, unless
-    `teacher_chat`, `evaluation_chat` or the recipe has another.
+    `teacher_chat`, `evaluation_chat` or the recipe has another. `trackers` names what else is told each step's numbers, such as
+    tensorboard; nobody is told anything by default.
 
     Raises:
         TypeError, ValueError: for a number out of range; it names the field.
@@ -120,6 +121,7 @@ class Plan:
     probe: ProbePlan = field(default_factory=ProbePlan)
     keep: Keep = field(default_factory=Keep)
     stop: Stop | None = None
+    trackers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps, least=1)

@@ -2,12 +2,13 @@
 
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from os import cpu_count
 from typing import Any
 
 import torch
+from accelerate.tracking import GeneralTracker
 
 from opsd_lab.basics.files import locked_folder
 from opsd_lab.basics.interrupts import deferred_interrupts
@@ -19,6 +20,7 @@ from opsd_lab.runs.keep import Best, Keep, Stop
 from opsd_lab.runs.lines import append_line, keep_lines, read_lines
 from opsd_lab.runs.probe import Probe
 from opsd_lab.runs.run import PROBES, STEPS, Run
+from opsd_lab.runs.trackers import numbers_of, started
 from opsd_lab.tokens.files import save_table
 from opsd_lab.tokens.table import TokenTable
 from opsd_lab.training.checkpoints import experiment_parts, load_checkpoint, save_checkpoint
@@ -32,7 +34,7 @@ class Writer:
 
     A step's rollouts and tokens are written first, then its line, then what was measured at it, then its checkpoint. So a checkpoint
     has all that belongs to it, and what has no checkpoint yet is taken again. `run` is the folder; `trainer`, `keep`, `probe`,
-    `stop`, `alarms` and `about` are those of `train`.
+    `stop`, `alarms`, `about` and `trackers` are those of `train`.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Writer:
         stop: Stop | None,
         alarms: Alarms,
         about: Mapping[str, Any],
+        trackers: Sequence[str] = (),
     ) -> None:
         self._run, self._trainer, self._keep, self._probe, self._stop = run, trainer, keep, probe, stop
-        self._alarms, self._about = alarms, about
+        self._alarms, self._about, self._named = alarms, about, trackers
+        self._trackers: list[GeneralTracker] = []
         self._best = Best(keep.best, keep.smaller_is_better)
         self._until = Best(stop.metric, stop.smaller_is_better) if stop else None
         self._writes = trainer.processes.is_main_process
@@ -61,6 +65,7 @@ class Writer:
             self._begin()
             ended = "interrupted"
             try:
+                self._trackers = started(self._named, self._run.folder) if self._writes else []
                 over = self._finish_step()
                 with closing(self._trainer.train(max(0, steps - self._trainer.step), progress=progress)) as taken:
                     while not over:
@@ -165,6 +170,8 @@ class Writer:
                 told, best = self._judge(row | measured)
                 for text in told:
                     self._warn(text)
+                for tracker in self._trackers:
+                    tracker.log(numbers_of(row | measured), step=step)
                 if best or step % self._keep.checkpoint_every == 0:
                     self._save()
                 self._row = None
@@ -197,6 +204,8 @@ class Writer:
             if self._writes:
                 kind, _, text = ended.partition(": ")
                 self._run.tell(kind, text, step)
+            for tracker in self._trackers:
+                tracker.finish()
 
     def _warn(self, text: str) -> None:
         warnings.warn(text, stacklevel=2)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from opsd_lab.basics.files import is_locked
 from opsd_lab.contexts import answer_only
@@ -358,3 +359,40 @@ def test_run_json_is_plain_json_with_the_versions(whole):
     assert (
         about["experiment"]["version of torch"] == torch.__version__.partition("+")[0] and about["machine"]["cores"] == os.cpu_count()
     )
+
+
+def test_trackers_get_each_steps_numbers_and_only_those_that_are_named(tmp_path, monkeypatch):
+    told = []
+
+    class Tracker(GeneralTracker):
+        name, requires_logging_directory = "own", True
+
+        def __init__(self, run, folder):
+            super().__init__()
+            told.append((run, folder))
+
+        def start(self):
+            told.append("started")
+
+        @property
+        def tracker(self):
+            return self
+
+        def store_init_configuration(self, values):
+            pass
+
+        def log(self, values, step=None, **options):
+            told.append((step, values["loss"], all(isinstance(value, int | float) for value in values.values())))
+
+        def finish(self):
+            told.append("finished")
+
+    _, records = run(tmp_path / "silent", 2)
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "json", Tracker)  # a name that is installed
+    run(tmp_path / "a", 2, trackers=["json"])
+    steps = [(record.step, record.loss, True) for record in records]
+    assert told == [("a", str(tmp_path / "a" / "trackers")), "started", *steps, "finished"]
+    with pytest.raises(ValueError, match="there is no tracker 'x'; there are aim"):
+        run(tmp_path / "b", 2, trackers=["x"])
+    with pytest.raises(ImportError, match="the tracker 'comet_ml' is not installed: pip install comet_ml"):
+        run(tmp_path / "b", 2, trackers=["comet_ml"])
