@@ -1,6 +1,6 @@
 """Plotly figures of numbers that were computed elsewhere: nothing here but layout."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -201,11 +201,12 @@ class LiveTraining:
     """Curves that move in a notebook while training runs, and stay in it as a static figure afterwards.
 
     The figure is an ordinary output that is replaced at each update, not a widget, so that it needs no extension and a
-    notebook that was run without a browser keeps it. Outside a notebook the records are collected and nothing is shown.
+    notebook that was run without a browser keeps it. Outside a notebook the records are collected and nothing is shown. `draw` makes
+    the figure of the records so far, such as `figures.runs.draw_run`, which shows all that is watched.
     """
 
-    def __init__(self, *, title: str = "Training") -> None:
-        self._title = title
+    def __init__(self, *, title: str = "Training", draw: Callable[..., go.Figure] = draw_training) -> None:
+        self._title, self._draw = title, draw
         self._records: list[Mapping[str, Any]] = []
         self._handle: DisplayHandle | None = None
 
@@ -217,10 +218,10 @@ class LiveTraining:
     @property
     def figure(self) -> go.Figure:
         """The figure of the records so far."""
-        return draw_training(self.records, title=self._title)
+        return self._draw(self.records, title=self._title)
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Add one record, with the keys that `draw_training` names, and redraw.
+        """Add one record, with the keys that `draw_training` names, and redraw; such as a step's `as_row()`.
 
         Raises:
             ValueError: when the record lacks `step` or `loss`.

@@ -115,10 +115,12 @@ class StepRecord:
         return {"step": self.step, "loss": self.loss, **self.metrics, **asdict(self.ledger)}
 
 
-def step_metrics(written: Written, examples: Sequence[Example], columns: Columns) -> dict[str, Part]:
+def step_metrics(written: Written, examples: Sequence[Example], columns: Columns, top_k: int = 0) -> dict[str, Part]:
     """Return this process's part in a step's averages and in how far the sampler's log-probabilities are from the trainer's.
 
-    The latter is of what the student wrote. The names are the same for every step; what no token was trained on for is NaN.
+    `written` is all that was written; `examples` are learnt from, and `columns` hold their tokens' numbers. With `top_k` the share
+    of the most probable tokens that both sides have is among them. How far the sampler is from the trainer is of what the student
+    wrote. The names are the same for every step; what no token was trained on for is NaN.
     """
     rollouts, tokens = written.rollouts, float(sum(e.scored for e in examples))
     metrics = {
@@ -129,6 +131,8 @@ def step_metrics(written: Written, examples: Sequence[Example], columns: Columns
     for name in ("divergence", "gap", "student_entropy", "teacher_entropy"):
         metrics[name] = Part(float(columns[name].mean()) if columns else math.nan, tokens)
     metrics["clip_fraction"] = Part(float((columns["clipped"] > 0).float().mean()) if columns else math.nan, tokens)
+    if top_k:
+        metrics["top_overlap"] = Part(_overlap(columns) if columns else math.nan, tokens)
     own = {id(rollout) for rollout in written.by_student}
     mine = torch.tensor([id(e.rollout) in own for e in examples for _ in range(e.scored)], dtype=torch.bool)
     if columns and mine.any():
@@ -141,6 +145,15 @@ def step_metrics(written: Written, examples: Sequence[Example], columns: Columns
         "mismatch_max": Part(float(difference.abs().max()), count),
         "mismatch_kl": Part(float(difference.mean()), count),
     }
+
+
+def _overlap(columns: Columns) -> float:
+    """Return the share of the student's most probable tokens that are among the teacher's."""
+    student, teacher = columns["student_top_ids"], columns["teacher_top_ids"]
+    shared = torch.zeros_like(student, dtype=torch.bool)
+    for i in range(teacher.shape[1]):  # [N, k] at a time, not [N, k, k]
+        shared |= student == teacher[:, i : i + 1]
+    return float(shared.float().mean())
 
 
 def reward_metrics(rewards: Sequence[float] | None) -> dict[str, Part]:

@@ -231,7 +231,7 @@ class Trainer:
 
     def _metrics(self, drawn: Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
         """Return a step's numbers, over all processes; each step of a run has the same names."""
-        parts = step_metrics(drawn.written, batch.examples, columns)
+        parts = step_metrics(drawn.written, batch.examples, columns, self.params.top_k)
         parts |= reward_metrics(drawn.rewards)
         if self.params.measure_clip:
             parts[COSINE] = mean_cosine(columns)

