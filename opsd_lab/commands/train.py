@@ -29,7 +29,7 @@ def train(
     """Train as a recipe file says, into a folder; the same command goes on with a run that was cut off.
 
     Args:
-        recipe: a TOML file, or the name of one that ships: walkthrough, sandbox, qwen3-1.7b, qwen3-4b, qwen3-8b.
+        recipe: a TOML file, or the name of one that ships: smollm2, walkthrough, sandbox, qwen3-1.7b, qwen3-4b, qwen3-8b.
         changes: values in the place of the file's, such as training.learning_rate=1e-4 recipe.method=tip.
         out: the run's folder.
         dry_run: only print the whole recipe, both prompts of a problem, and what the run would need.
@@ -109,6 +109,7 @@ def summary(run: Run, plan: Plan) -> str:
     lines = [f"{len(steps)} steps in {run.folder}: loss {last['loss']:.4g}, {last['tokens_generated']:,.0f} tokens written"]
     known = [row["accuracy"] for row in measured.values()]
     if known:
-        lines.append(f"accuracy on {plan.data.validation}: {known[0]:.0%} at the first measurement, {known[-1]:.0%} at the last")
+        held = plan.data.validation or f"{plan.data.held_out} problems that were held out"
+        lines.append(f"accuracy on {held}: {known[0]:.0%} at the first measurement, {known[-1]:.0%} at the last")
     lines.append(f"next: opsd-lab watch {run.folder}, opsd-lab export {run.folder} --out DIR")
     return "\n".join(lines)

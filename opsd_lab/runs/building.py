@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from opsd_lab.basics.arrow_rows import one_line
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.evaluation.rewards import AnswerReward
@@ -42,6 +44,8 @@ def build(plan: Plan, grader: Grader) -> Built:
     check_trackers(plan.trackers)
     train, train_report = problems_named(plan.data.train, plan.data)
     held, reports = [], [train_report]
+    if plan.data.held_out:
+        train, held = apart(train, plan.data.held_out, plan.seed)
     if plan.data.validation is not None:
         held, report = problems_named(plan.data.validation, plan.data)
         reports.append(report)
@@ -54,6 +58,19 @@ def build(plan: Plan, grader: Grader) -> Built:
     )
     probe = probe_of(plan, held, policy, grader) if held else None
     return Built(policy, trainer, probe, tuple(reports))
+
+
+def apart(problems: Sequence[Problem], count: int, seed: int) -> tuple[list[Problem], list[Problem]]:
+    """Return problems in their order without some that a seed draws, and those.
+
+    Raises:
+        ValueError: when none would be left.
+    """
+    if count >= len(problems):
+        raise ValueError(f"data.held_out is {count}, and there are {len(problems)} problems; hold out fewer")
+    drawn = set(np.random.default_rng(seed).choice(len(problems), count, replace=False).tolist())
+    kept = [problem for i, problem in enumerate(problems) if i not in drawn]
+    return kept, [problem for i, problem in enumerate(problems) if i in drawn]
 
 
 @contextmanager

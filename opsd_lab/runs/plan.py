@@ -55,10 +55,10 @@ class DataPlan:
     """The problems to train on, those to validate on, and those to test on, each by a name that `open_problems` takes.
 
     "sandbox:sheet/train/2048" are worksheets. `columns` says which column holds which field, and `limit` how many rows are read at
-    most.
+    most. Without a set to validate on, `held_out` of the problems to train on, drawn by the seed, are kept from training for it.
 
     Raises:
-        TypeError, ValueError: for a limit that is no number of rows.
+        TypeError, ValueError: for a number of rows that is none, or a set to validate on beside problems that are held out.
     """
 
     train: str
@@ -66,10 +66,14 @@ class DataPlan:
     test: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     limit: int | None = None
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         if self.limit is not None:
             whole("data.limit", self.limit, least=1)
+        whole("data.held_out", self.held_out, least=0)
+        if self.held_out and self.validation is not None:
+            raise ValueError("data.held_out is for where data.validation names no problems; leave one of them out")
 
 
 @dataclass(frozen=True)

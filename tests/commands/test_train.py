@@ -14,7 +14,9 @@ from opsd_lab.basics.schedules import Cosine
 from opsd_lab.commands.memory import available, check_memory, needed
 from opsd_lab.commands.train import read_plan
 from opsd_lab.objectives import OPSD
+from opsd_lab.problems.word_problems import builtin
 from opsd_lab.runs import Run
+from opsd_lab.runs.building import apart
 from opsd_lab.runs.plan import plan_from_toml, plan_to_toml
 
 SMALL = ("sandbox", "steps=2", "rollouts=4", "data.train=sandbox:sheet/train/16", "probe.every=2", "probe.problems=2")
@@ -36,7 +38,7 @@ def test_a_recipe_file_that_ships_comes_back_from_its_whole_text_equal(name):
     plan = read_plan(Path(name))
     text = plan_to_toml(plan)
     assert plan_from_toml(text) == plan and plan_to_toml(plan_from_toml(text)) == text
-    assert isinstance(plan.recipe.objective, OPSD) and plan.data.validation and plan.data.test
+    assert isinstance(plan.recipe.objective, OPSD) and (plan.data.validation or plan.data.held_out)
 
 
 def test_the_papers_recipes_have_the_papers_numbers():
@@ -93,6 +95,19 @@ def test_ctrl_c_ends_with_a_line_and_code_130(monkeypatch, tmp_path, capsys):
     assert call(monkeypatch, "train", *SMALL, "--out", tmp_path / "run") == 0
 
 
+def test_some_problems_are_held_out_for_measuring(monkeypatch, tmp_path, capsys):
+    problems = builtin("one_step", "train")[:12]
+    held, other = (apart(problems, 4, seed)[1] for seed in (0, 1))
+    kept, again = apart(problems, 4, 0)
+    assert held == again != other and sorted(kept + held, key=problems.index) == problems and len(held) == 4
+    plan = read_plan(Path("sandbox"), ("data.train=sandbox:sheet/train/16", "steps=1", "probe.every=1", "rollouts=4"))
+    text = plan_to_toml(plan).replace('validation = "sandbox:sheet/validation/64"\n', "held_out = 4\n").replace("held_out = 0\n", "")
+    (tmp_path / "own.toml").write_text(text)
+    assert call(monkeypatch, "train", tmp_path / "own.toml", "--out", tmp_path / "run") == 0
+    assert "accuracy on 4 problems that were held out" in capsys.readouterr().out
+    assert Run.open(tmp_path / "run").about["problems"] == 12
+
+
 FILES = {
     "broken.toml": "steps = ",
     "latin.toml": "# é".encode("latin-1"),
@@ -128,6 +143,7 @@ WRONG = {
     "no data": (["sandbox", "data.train=nowhere.jsonl"], "there is no file nowhere.jsonl"),
     "no source": (["sandbox", "data.train=hello"], "'hello' is no source of problems"),
     "no worksheets": (["sandbox", "data.train=sandbox:sheet"], "names no worksheets; write task, split and number"),
+    "held out twice": (["sandbox", "data.held_out=2"], "data.held_out is for where data.validation names no problems"),
     "no problem in it": (["sandbox", "data.train=none.csv"], "there is no problem left"),
     "other columns": (
         ["sandbox", "data.train=columns.csv"],
