@@ -99,6 +99,7 @@ class Writer:
             run.tell("started", "", 0)
         elif self._writes:
             self._forget()
+            run.write_about({**run.about, **self._about, "keep": vars(self._keep)})
         from_all(None)
         if not self._writes and (saved := list(run.kept("checkpoints"))):
             self._loads(saved[-1])

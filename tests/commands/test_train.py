@@ -82,7 +82,11 @@ def test_a_run_is_trained_told_and_gone_on_with(monkeypatch, tmp_path, capsys):
     assert call(monkeypatch, "train", *SMALL[:1], "steps=3", *SMALL[2:], "--out", tmp_path / "run") == 0
     run = Run.open(tmp_path / "run")
     assert run.steps["step"].tolist() == [1, 2, 3] and run.events["text"].tolist().count("from step 2") == 1
-    assert plan_from_toml(run.about["plan"]).rollouts == 4 and "16 of 16 rows" in run.about["data"][0]
+    assert (
+        plan_from_toml(run.about["plan"]).steps == 3
+        and plan_from_toml(run.about["plan"]).rollouts == 4
+        and "16 of 16 rows" in run.about["data"][0]
+    )
 
 
 def test_ctrl_c_ends_with_a_line_and_code_130(monkeypatch, tmp_path, capsys):
