@@ -57,6 +57,12 @@ def build(kind: str) -> Trainer:
     )
 
 
+@pytest.fixture(autouse=True)
+def finalisers(monkeypatch):
+    """Let nobody collect what an interrupt leaves of a finaliser: pytest would, and is itself interrupted in it now and then."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: None)
+
+
 KINDS = ["LoRA, initial teacher", "all weights, EMA", "refreshed", "GRPO, two passes", "the teacher writes"]
 
 

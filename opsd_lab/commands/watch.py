@@ -29,7 +29,8 @@ def watch(run: Positional[Path], *, once: bool = False, every: float = 2.0) -> N
     found = Run.open(run)
     try:
         while True:
-            page = "\n".join(lines(found, get_terminal_size().columns))
+            width = get_terminal_size().columns
+            page = "\n".join(_cut(line, width) for line in lines(found, width))
             print(page if once else CLEAR + page, flush=True)
             if once or not found.is_running:
                 return
@@ -39,7 +40,7 @@ def watch(run: Positional[Path], *, once: bool = False, every: float = 2.0) -> N
 
 
 def lines(run: Run, width: int) -> Iterator[str]:
-    """Yield what is shown of a run, in lines of at most `width` characters."""
+    """Yield what is shown of a run, in lines for a terminal of `width` characters."""
     steps, events = run.steps, run.events
     state = "is running" if run.is_running else "has ended" if len(events) else "has not begun"
     yield f"{run.folder} {state}: {len(steps)} steps"
@@ -54,12 +55,12 @@ def lines(run: Run, width: int) -> Iterator[str]:
             yield f"{name.replace('_', ' '):>18} {known.iloc[-1]:>9.4g}  {curve(known, max(8, width - 32))}"
     for event in events.tail(EVENTS).to_dict("records"):
         yield from ("",) if event["step"] == events.tail(EVENTS)["step"].iloc[0] else ()
-        yield _cut(f"step {event['step']}, {event['kind']}{': ' * bool(event['text'])}{event['text']}", width)
+        yield f"step {event['step']}, {event['kind']}{': ' * bool(event['text'])}{event['text']}"
     if kept := list(run.kept("rollouts")):
         yield ""
         yield f"written at step {kept[-1]}:"
         for rollout in run.rollouts(kept[-1])[:TEXTS]:
-            yield _cut(f"  {rollout.problem_id}: {visible_text(rollout.text, newline='⏎')}", width)
+            yield f"  {rollout.problem_id}: {visible_text(rollout.text, newline='⏎')}"
 
 
 def curve(values: pd.Series, width: int) -> str:

@@ -39,6 +39,8 @@ class Section:
 def write_report(path: str | Path, title: str, text: str, sections: Sequence[Section]) -> Path:
     """Write the sections as a page and return its path; the file appears whole or not at all.
 
+    `title` is the page's, and `text` stands under it.
+
     Raises:
         OSError: when it cannot be written.
     """

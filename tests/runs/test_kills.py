@@ -1,6 +1,6 @@
 """SIGKILL at random moments, some inside the writing of a checkpoint: what is left in the end is what an undisturbed run leaves.
 
-20 moments for each kind of run are tried with OPSD_LAB_KILLS=all; without it, 3.
+20 moments for each kind of run are tried with OPSD_LAB_KILLS=all; without it, 2.
 """
 
 import json
@@ -16,7 +16,7 @@ from opsd_lab.runs import Run
 from tests.runs.killed import RECIPES, STEPS
 
 ROOT = Path(__file__).parents[2]
-KILLS = 20 if os.environ.get("OPSD_LAB_KILLS") == "all" else 3
+KILLS = 20 if os.environ.get("OPSD_LAB_KILLS") == "all" else 2
 
 
 def weights(path):
