@@ -1,5 +1,6 @@
 import math
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -108,9 +109,19 @@ def test_live_training_leaves_one_static_figure_of_all_steps_in_a_notebook_run_w
         "from opsd_lab.figures.training import LiveTraining\nlive = LiveTraining()\n"
         "for step in range(4):\n    live.update({'step': step, 'loss': 1.0 / (step + 1)})"
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    NotebookClient(notebook, kernel_name="python3", timeout=300).execute()
+    run = (
+        "from opsd_lab.figures.runs import LiveRun\nfrom opsd_lab.runs import Run, train\nfrom tests.test_checkpoints import build\n"
+        f"live = LiveRun(Run({str(tmp_path / 'run')!r}), rollout_every=2)\n"
+        f"for record in train({str(tmp_path / 'run')!r}, build(), 3, progress=False):\n    live.update(record)"
+    )
+    cells = [nbformat.v4.new_code_cell(code) for code in (source, run)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    folder = {"metadata": {"path": str(Path(__file__).parents[1])}}
+    NotebookClient(notebook, kernel_name="python3", timeout=300, resources=folder).execute()
     (output,) = notebook.cells[0].outputs
+    curves, beside = (output.data for output in notebook.cells[1].outputs if output.output_type == "display_data")
+    assert curves["application/vnd.plotly.v1+json"]["data"][0]["x"] == [1, 2, 3]
+    assert "every rollout was cut" in beside["text/html"] and "step 3" in beside["text/html"]
     figure = output.data["application/vnd.plotly.v1+json"]
     assert figure["data"][0]["x"] == [0, 1, 2, 3]
     assert "widgets" not in notebook.metadata

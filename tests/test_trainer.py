@@ -18,6 +18,7 @@ from opsd_lab.objectives import GRPO, OPSD, SampledTokenOPSD, Scaled, of_the_ste
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, live_teacher
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
+from opsd_lab.runs import Run, train
 from opsd_lab.training.checkpoints import load_checkpoint, save_checkpoint
 from opsd_lab.training.trainer import NonFiniteError, Trainer, TrainingParams
 from tests.conftest import PROBLEMS, tiny_policy
@@ -411,6 +412,7 @@ def test_the_gradient_does_not_depend_on_accelerates_environment(monkeypatch, se
 
 TWO_PROCESSES = """
 import sys, torch
+from opsd_lab.runs import Keep, train
 from tests.test_trainer import KINDS, build, run, weights
 for kind, change in KINDS.items():
     trainer = build()
@@ -419,6 +421,11 @@ for kind, change in KINDS.items():
     torch.save({"loss": [r.loss for r in records], "weights": weights(trainer), "n": trainer.processes.num_processes,
                 "tokens": records[-1].ledger.tokens_trained, "metrics": [r.metrics for r in records],
                 "rows": len(records[-1].table.frame)}, f"{sys.argv[1]}/{kind}{trainer.processes.process_index}")
+for steps in (3, 4):
+    trainer = build()
+    for _ in train(f"{sys.argv[1]}/run", trainer, steps, keep=Keep(checkpoint_every=2, checkpoints=1), progress=False):
+        pass
+torch.save(weights(trainer), f"{sys.argv[1]}/run{trainer.processes.process_index}")
 """
 
 
@@ -457,7 +464,8 @@ def in_two_processes(tmp_path_factory):
     command = [sys.executable, *launch, str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {kind: [torch.load(folder / f"{kind}{rank}", weights_only=True) for rank in (0, 1)] for kind in KINDS}
+    found = {kind: [torch.load(folder / f"{kind}{rank}", weights_only=True) for rank in (0, 1)] for kind in (*KINDS, "run")}
+    return found | {"folder": folder / "run"}
 
 
 @pytest.mark.parametrize("kind", ["plain", "weighed", "signalled"])
@@ -472,6 +480,24 @@ def test_two_processes_take_the_step_of_one(in_two_processes, kind):
     assert repr(two["metrics"]) == repr(other["metrics"])  # what a controller sees is the same everywhere
     assert two["n"] == 2 and two["tokens"] == records[-1].ledger.tokens_trained
     assert two["loss"] == pytest.approx([r.loss for r in records], abs=1e-5)
+
+
+def test_two_processes_keep_one_run_and_go_on_with_it(in_two_processes, tmp_path):
+    kept = Run.open(in_two_processes["folder"])
+    one = build()
+    records = list(train(tmp_path / "one", one, 4, progress=False))
+    alone = Run.open(tmp_path / "one")
+    assert kept.steps["loss"].tolist() == pytest.approx(alone.steps["loss"].tolist(), abs=1e-5)
+    assert list(kept.kept("checkpoints")) == [4]
+    told = [kind for kind in kept.events["kind"] if kind != "warning"]
+    assert told == ["started", "finished", "resumed", "finished"]
+    for record in records:
+        rollouts, tokens = kept.rollouts(record.step), kept.tokens(record.step).frame
+        assert sorted(r.completion_ids for r in rollouts) == sorted(r.completion_ids for r in record.drawn.rollouts)
+        assert len(tokens) == len(record.table.frame)
+        assert all(rollouts[number].problem_id == name for number, name in zip(tokens["rollout"], tokens["problem_id"], strict=True))
+    first, second = in_two_processes["run"]
+    assert same(first, second)
 
 
 def test_a_process_whose_rollouts_were_all_dropped_takes_the_others_step(in_two_processes):

@@ -6,6 +6,7 @@ import glob
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ except ImportError:  # Windows: what killed processes leave stays there, because
     fcntl = None
 
 SUFFIX = ".partial"
+PATIENCE = 1.0  # seconds
 YOURS = "write into a folder that is yours"
 REMEDIES = {
     errno.ENOSPC: "free some space on that disk, or write elsewhere",
@@ -114,9 +116,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Hold a folder inside the block, so that no other process does.
 
     Raises:
-        BlockingIOError: when another one does.
+        BlockingIOError: when another one does, and still does after a second; who only asks `is_locked` holds it for a moment.
     """
-    handle = _locked(folder, wait=False)
+    deadline = time.monotonic() + PATIENCE
+    while (handle := _locked(folder, wait=False)) is None and fcntl is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
     if handle is None and fcntl is not None:
         raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing there; wait for it, or name another folder", str(folder))
     try:
@@ -127,11 +131,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Return whether a process holds a folder."""
-    try:
-        with locked_folder(folder):
-            return False
-    except BlockingIOError:
-        return folder.is_dir()
+    handle = _locked(folder, wait=False)
+    _close(handle)
+    return handle is None and fcntl is not None and folder.is_dir()
 
 
 def _locked(folder: Path, *, wait: bool) -> int | None:

@@ -1,11 +1,19 @@
-"""A plotly figure of all that is watched in a run."""
+"""A plotly figure of all that is watched in a run, and the run in a notebook while it goes."""
+
+import html
 
 import pandas as pd
 import plotly.graph_objects as go
+from IPython.core.getipython import get_ipython
+from IPython.display import DisplayHandle
 from plotly.subplots import make_subplots
 
 from opsd_lab.figures.parts import finish
-from opsd_lab.figures.training import COLOURS, DASHES, SYMBOLS
+from opsd_lab.figures.training import COLOURS, DASHES, SYMBOLS, show_again
+from opsd_lab.runs import Run
+from opsd_lab.token_view import render
+from opsd_lab.token_view.visible import visible_text
+from opsd_lab.training.records import StepRecord
 
 PANELS: dict[str, tuple[str, ...]] = {
     "loss": ("loss",),
@@ -70,3 +78,39 @@ def _add_line(figure: go.Figure, steps: pd.DataFrame, column: str, place: dict[s
         **error,
         **place,
     )
+
+
+class LiveRun:
+    """A run in a notebook while it goes: its curves, its warnings, and every now and then a rollout, token by token.
+
+    What stands in the notebook afterwards is static. Outside a notebook nothing is shown. `run` is the run's folder, and
+    `rollout_every` says how many steps one rollout stays.
+    """
+
+    def __init__(self, run: Run, *, rollout_every: int = 10) -> None:
+        self._run, self._every = run, rollout_every
+        self._curves: DisplayHandle | None = None
+        self._beside: DisplayHandle | None = None
+        self._rollout = ""
+
+    def update(self, record: StepRecord) -> None:
+        """Show the run as it is after a step.
+
+        Raises:
+            ValueError: when a line of the run's folder is damaged.
+        """
+        figure = draw_run(self._run.steps, title=f"Run {self._run.folder.name}")
+        if len(record.table) and (not self._rollout or (record.step - 1) % self._every == 0):
+            first = int(record.table.frame["rollout"].iloc[0])
+            self._rollout = render(record.table.rollout(first), titles=[f"step {record.step}"]).html
+        if get_ipython() is None:
+            return
+        self._curves = show_again(figure, self._curves)
+        warned = self._run.events.query("kind == 'warning'")
+        told = "".join(f"<li>step {row.step}: {html.escape(visible_text(row.text))}</li>" for row in warned.itertuples())
+        page = {"text/html": f"<ul>{told}</ul>{self._rollout}" if told else self._rollout}
+        if self._beside is None:
+            self._beside = DisplayHandle()
+            self._beside.display(page, raw=True)
+        else:
+            self._beside.update(page, raw=True)

@@ -1,6 +1,6 @@
 """Plotly figures of numbers that were computed elsewhere: nothing here but layout."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -201,12 +201,11 @@ class LiveTraining:
     """Curves that move in a notebook while training runs, and stay in it as a static figure afterwards.
 
     The figure is an ordinary output that is replaced at each update, not a widget, so that it needs no extension and a
-    notebook that was run without a browser keeps it. Outside a notebook the records are collected and nothing is shown. `draw` makes
-    the figure of the records so far, such as `figures.runs.draw_run`, which shows all that is watched.
+    notebook that was run without a browser keeps it. Outside a notebook the records are collected and nothing is shown.
     """
 
-    def __init__(self, *, title: str = "Training", draw: Callable[..., go.Figure] = draw_training) -> None:
-        self._title, self._draw = title, draw
+    def __init__(self, *, title: str = "Training") -> None:
+        self._title = title
         self._records: list[Mapping[str, Any]] = []
         self._handle: DisplayHandle | None = None
 
@@ -218,24 +217,29 @@ class LiveTraining:
     @property
     def figure(self) -> go.Figure:
         """The figure of the records so far."""
-        return self._draw(self.records, title=self._title)
+        return draw_training(self.records, title=self._title)
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Add one record, with the keys that `draw_training` names, and redraw; such as a step's `as_row()`.
+        """Add one record, with the keys that `draw_training` names, and redraw.
 
         Raises:
             ValueError: when the record lacks `step` or `loss`.
         """
         self._records.append(dict(record))
         figure = self.figure
-        if get_ipython() is None:
-            return
-        if self._handle is None:
-            self._handle = DisplayHandle()
-            show = self._handle.display
-        else:
-            # JupyterLab's plotly renderer draws an output once and ignores later data (plotly 7.1). An output of another
-            # kind in between makes it start afresh; it is as high as the figure, so that the page does not jump.
-            self._handle.update({"text/html": f'<div style="height:{figure.layout.height}px"></div>'}, raw=True)
-            show = self._handle.update
-        show(pio.renderers["plotly_mimetype"].to_mimebundle(figure.to_dict()), raw=True)
+        if get_ipython() is not None:
+            self._handle = show_again(figure, self._handle)
+
+
+def show_again(figure: go.Figure, handle: DisplayHandle | None) -> DisplayHandle:
+    """Show a figure in a notebook, in the place of the one that a handle shows, if there is one; return the handle."""
+    if handle is None:
+        handle = DisplayHandle()
+        show = handle.display
+    else:
+        # JupyterLab's plotly renderer draws an output once and ignores later data (plotly 7.1). An output of another
+        # kind in between makes it start afresh; it is as high as the figure, so that the page does not jump.
+        handle.update({"text/html": f'<div style="height:{figure.layout.height}px"></div>'}, raw=True)
+        show = handle.update
+    show(pio.renderers["plotly_mimetype"].to_mimebundle(figure.to_dict()), raw=True)
+    return handle

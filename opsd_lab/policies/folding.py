@@ -25,9 +25,10 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.weight_swaps import swapped
 
 PROOF_TOKENS = 8
-TOLERANCE = 1e-4  # nats: what float32 rounding may change in the log-probabilities of the proof's tokens
-
-SHOWN = 1e-2  # nats: adapters that change the tokens by more would show a wrong fold
+TOLERANCE = (
+    1e-3  # nats: what float32 rounding may change in the proof's log-probabilities; 2.3e-4 was seen with SmolLM2 without AVX-512
+)
+SHOWN = 0.1  # nats: adapters that change the tokens by more would show a wrong fold
 
 Folded = list[tuple[LoraLinear, dict[nn.Parameter, Tensor]]]
 

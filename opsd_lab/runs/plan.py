@@ -22,6 +22,7 @@ from opsd_lab.training.records import TrainingParams
 
 SETTLED = {"training.batch_size": "rollouts and recipe.n", "training.seed": "seed", "sampling.n": "recipe.n", "sampling.seed": "seed"}
 """Numbers that follow from others of a plan."""
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 Trains = Literal["lora", "all"]
 Engine = Literal["transformers", "vllm"]
 
@@ -46,6 +47,7 @@ class ModelPlan:
     def __post_init__(self) -> None:
         whole("model.rank", self.rank, least=1)
         whole("model.alpha", self.alpha, least=1)
+        one_of("model.dtype", self.dtype, DTYPES)
         one_of("model.trains", self.trains, get_args(Trains))
         one_of("model.engine", self.engine, get_args(Engine))
 

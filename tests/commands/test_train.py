@@ -131,6 +131,7 @@ WRONG = {
     "no change": (["sandbox", "steps"], "'steps' is no change; write it as"),
     "wrong type": (["sandbox", "steps=many"], "steps takes a whole number of at least 1, not 'many'"),
     "wrong type inside": (["sandbox", "training.learning_rate=fast"], "TrainingParams.learning_rate takes a number"),
+    "no precision": (["sandbox", "model.dtype=float"], "model.dtype is out of range: 'float'; it is 'auto' or 'float32'"),
     "table for a number": (["sandbox", "sampling=3"], "sampling is 3, not a table of values"),
     "out of range": (["sandbox", "sampling.temperature=-1"], "SamplingParams.temperature is out of range"),
     "follows from others": (
