@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from opsd_lab.__main__ import main
 from opsd_lab.basics.schedules import Cosine
@@ -161,7 +160,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_asked_wrongly_is_one_clear_line_and_code_2(name, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # asking it takes long where there is none
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # asking it takes long where there is none
     for file, content in FILES.items():
         Path(file).write_bytes(content if isinstance(content, bytes) else content.encode())
     arguments, told = WRONG[name]

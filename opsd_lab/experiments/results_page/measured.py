@@ -16,6 +16,7 @@ SAMPLERS = {
     "server": "a vLLM server, `VLLMServerSampler`",
 }
 GRADED = [("correct", "correct"), ("correct", "incorrect"), ("incorrect", "incorrect"), ("incorrect", "correct")]
+BENCHMARKS = ("bench.json", "bench_epyc.json")
 PEERS = {"torch": "PyTorch's `kl_div` on whole logits", "liger": "liger-kernel's chunked loss"}
 
 
@@ -55,27 +56,36 @@ def graders() -> Fields:
 
 
 def speed() -> Fields:
-    """Return the fields of the benchmarks, in the form in which `make bench` writes them."""
-    found = read_json("bench.json")["found"]
-    loss, step, writing = found["loss"]["sizes"], found["step"], found["samplers"]
-    lines = []
-    for size in loss:
+    """Return the fields of the benchmarks, in the form in which `make bench` writes them, a file for each processor met."""
+    found = [read_json(name)["found"] for name in BENCHMARKS]
+    writing = [bench["samplers"] for bench in found if "samplers" in bench]
+    rates = []
+    for one in writing:
+        rate = {name: f"{value:.0f}" for name, value in one["tokens_per_second"].items()}
+        ours = f"`HFSampler` makes {rate['hf']} tokens a second"
+        theirs = f"transformers' `generate` with the LoRA as it is {rate['generate']}"
+        rates.append(f"- On {_machine(one['machine'])} {ours}, {theirs}, vLLM {rate['vllm']}.")
+    return {
+        "bench_dtype": found[0]["step"]["dtype"].removeprefix("torch."),
+        "bench": markdown(["processor", "what", "beside", "time", "memory"], [line for bench in found for line in _beside(bench)]),
+        "gradient_error": f"{max(bench['loss']['sizes'][0]['gradient_error']['ours'] for bench in found):.0e}",
+        "bench_prompts": writing[0]["prompts"],
+        "bench_new": writing[0]["new_tokens"],
+        "bench_rates": "\n".join(rates),
+    }
+
+
+def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
+    """Return the rows of one processor: ours divided by theirs."""
+    step, lines = found["step"], []
+    for size in found["loss"]["sizes"]:
         what = f"loss with all statistics, {size['tokens']:,} tokens, vocabulary {size['vocabulary']:,}"
         for peer in (peer for peer in PEERS if peer in size["time_vs"]):
             lines.append([what, PEERS[peer], number(size["time_vs"][peer]["median"], 2), number(size["memory_vs"][peer], 2)])
     what, times = f"a step: {step['prompts']} prompts, {step['new_tokens']} new tokens", step["time_vs_trl"]
     lines.append([what, "trl's SDFTTrainer", number(times["hf"]["median"], 2), number(step["memory_vs_trl"], 2)])
     lines.append([f"{what}, sampling with vLLM", "trl's SDFTTrainer", number(times["vllm"]["median"], 2), ""])
-    check("loss and step are faster than the peers'", all(float(line[2]) < 1 for line in lines))
-    return {
-        "bench_machine": _machine(found["step"]["machine"]),
-        "bench_dtype": step["dtype"].removeprefix("torch."),
-        "bench": markdown(["what", "beside", "time", "memory"], lines),
-        "gradient_error": f"{loss[0]['gradient_error']['ours']:.0e}",
-        "bench_prompts": writing["prompts"],
-        "bench_new": writing["new_tokens"],
-        **{f"rate_{name}": f"{writing['tokens_per_second'][name]:.0f}" for name in ("hf", "generate", "vllm")},
-    }
+    return [[_machine(step["machine"]), *line] for line in lines]
 
 
 def _machine(machine: Mapping[str, object]) -> str:
