@@ -61,35 +61,23 @@ class Linear(Schedule):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.after < 0:
-            raise ValueError(f"Linear: steps is {self.steps} and after {self.after}; they are at least 1 and 0")
+            raise ValueError(f"{type(self).__name__}: steps is {self.steps} and after {self.after}; they are at least 1 and 0")
 
     def at(self, step: int) -> float:
         """Return the number at a step."""
-        share = min(max((step - self.after) / self.steps, 0.0), 1.0)
-        return self.start + (self.end - self.start) * share
+        return self.start + (self.end - self.start) * self._share(step)
+
+    def _share(self, step: int) -> float:
+        return min(max((step - self.after) / self.steps, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
-    """From `start` to `end` along half a cosine: `start` until step `after`, `end` from `steps` steps later on.
-
-    Raises:
-        ValueError: for fewer than one step, or a negative start of the curve.
-    """
-
-    start: float
-    end: float
-    steps: int
-    after: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.after < 0:
-            raise ValueError(f"Cosine: steps is {self.steps} and after {self.after}; they are at least 1 and 0")
+class Cosine(Linear):
+    """From `start` to `end` along half a cosine in the place of the line."""
 
     def at(self, step: int) -> float:
         """Return the number at a step."""
-        share = min(max((step - self.after) / self.steps, 0.0), 1.0)
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * self._share(step))) / 2
 
 
 @dataclass(frozen=True)

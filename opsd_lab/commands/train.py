@@ -77,7 +77,7 @@ def read_plan(recipe: Path, changes: tuple[str, ...] = ()) -> Plan:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no TOML: it is not UTF-8 text") from None
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{path}: {error}") from None
 
 
 def check_writable(folder: Path) -> None:

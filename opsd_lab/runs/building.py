@@ -79,7 +79,8 @@ def named_model(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise type(error)(f"model.name: {name!r} cannot be loaded: {one_line(error)}") from error
+        kind = OSError if isinstance(error, OSError) else ValueError  # some kinds of both take other arguments
+        raise kind(f"model.name: {name!r} cannot be loaded: {one_line(error)}") from error
 
 
 def policy_of(model: ModelPlan, seed: int = 0) -> Policy:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from opsd_lab.basics.controllers import BetaBandit, Hysteresis, RunningMean
-from opsd_lab.basics.schedules import Linear
+from opsd_lab.basics.schedules import Cosine, Linear
 from opsd_lab.contexts import ContextBuilder, Shown, WrittenView, reference_solution
 from opsd_lab.contexts.peers import FailedPeer, FirstOf, MixedPeers, ShortestPeer, SuccessfulPeer
 from opsd_lab.contexts.views import OtherProblem, PartialSolution
@@ -455,3 +455,12 @@ def test_a_collapse_is_found_at_its_first_evaluation_with_what_its_metrics_were(
     assert list(found.index) == ["fallen", "broken"]
     assert found.loc["fallen", ["step", "accuracy", "loss, first", "loss, last"]].tolist() == [20, 0.0, 1.0, 3.0]
     assert found.loc["broken", ["step", "error", "loss, first"]].tolist() == [10, "NonFiniteError: x", 2.0]
+
+
+def test_a_cosine_begins_and_ends_as_the_line_does_and_is_half_way_in_the_middle():
+    line, curve = Linear(1.0, 0.0, 8, after=2), Cosine(1.0, 0.0, 8, after=2)
+    for step in (1, 2, 6, 10, 99):
+        assert curve.at(step) == pytest.approx(line.at(step))
+    assert curve.at(4) == pytest.approx((1 + math.cos(math.pi / 4)) / 2) and curve.at(4) > line.at(4)
+    with pytest.raises(ValueError, match="Cosine: steps is 0"):
+        Cosine(1.0, 0.0, 0)
