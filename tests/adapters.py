@@ -12,6 +12,7 @@ import torch
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, get_peft_model
 
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
+from tests.conftest import DEVICE
 
 Adapt = Callable[[Policy], Policy]
 
@@ -68,9 +69,9 @@ def from_disk(policy: Policy) -> Policy:
         base, adapter = Path(folder) / "base", Path(folder) / "adapter"
         policy.model.save_pretrained(base)
         policy.tokenizer.save_pretrained(base)
-        plain = load_policy(base, dtype=policy.causal_lm.dtype, device="cpu")
+        plain = load_policy(base, dtype=policy.causal_lm.dtype, device=DEVICE)
         shake(add_lora(plain, rank=4, alpha=8)).model.save_pretrained(adapter)
-        return load_policy(adapter, dtype=policy.causal_lm.dtype, device="cpu")
+        return load_policy(adapter, dtype=policy.causal_lm.dtype, device=DEVICE)
 
 
 ADAPTERS: dict[str, Adapt] = {

@@ -7,7 +7,7 @@ import transformers as tf
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from opsd_lab.policies.policy import Policy
-from tests.conftest import byte_tokenizer
+from tests.conftest import DEVICE, byte_tokenizer
 
 PADDED = 320  # rows of a head that is larger than the tokenizer
 LONGROPE_SWITCH = 64  # tokens after which the longrope model takes its other frequencies
@@ -257,6 +257,6 @@ def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Polic
     """Return a policy with the named architecture, random weights, and several tokens that end a completion."""
     tokenizer = byte_tokenizer()
     torch.manual_seed(seed)
-    model = ARCHITECTURES[name](len(tokenizer), tokenizer.eos_token_id).to(dtype).eval()
+    model = ARCHITECTURES[name](len(tokenizer), tokenizer.eos_token_id).to(DEVICE, dtype).eval()
     model.generation_config.eos_token_id = [*range(20), tokenizer.eos_token_id]
     return Policy(name, model, tokenizer)

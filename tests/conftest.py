@@ -1,5 +1,6 @@
 """A random two-layer model, a byte tokenizer with a chat template, and the embedded real model."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from opsd_lab.contexts import ChatFormat, ContextBuilder
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.problems.problem import Problem
 
+# Where the small random models of the tests stand: OPSD_LAB_TEST_DEVICE=cuda tries everything that they try on a GPU.
+DEVICE = os.environ.get("OPSD_LAB_TEST_DEVICE", "cpu")
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -48,7 +51,7 @@ def tiny_policy(seed: int = 0, *, context: int = 512) -> Policy:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Policy("tiny", LlamaForCausalLM(config).eval(), tokenizer)
+    return Policy("tiny", LlamaForCausalLM(config).to(DEVICE).eval(), tokenizer)
 
 
 PROBLEMS = [

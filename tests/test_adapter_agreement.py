@@ -14,7 +14,7 @@ from opsd_lab.rollouts.base import Rollout
 from opsd_lab.sandbox import load_sandbox
 from opsd_lab.scoring.forward import score_completions
 from tests.adapters import ADAPTERS, MORE_ADAPTERS, lora_config, shake, with_config
-from tests.conftest import tiny_policy
+from tests.conftest import DEVICE, tiny_policy
 
 ALL = ADAPTERS | MORE_ADAPTERS
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
@@ -28,7 +28,7 @@ def base(dtype: torch.dtype = torch.float32, *, tied: bool = True) -> Policy:
     config.attention_bias = config.mlp_bias = True
     config.tie_word_embeddings = tied
     torch.manual_seed(0)
-    return Policy("biased", LlamaForCausalLM(config).to(dtype), policy.tokenizer)
+    return Policy("biased", LlamaForCausalLM(config).to(DEVICE, dtype), policy.tokenizer)
 
 
 def rollouts(policy: Policy, tokens: int = 8) -> list[Rollout]:
@@ -38,16 +38,16 @@ def rollouts(policy: Policy, tokens: int = 8) -> list[Rollout]:
 @torch.no_grad()
 def by_the_model(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """The log-probability of each completion token from the logits of the model as a whole."""
-    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
     logprobs = policy.model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-    return logprobs.gather(-1, ids[0, 1:, None])[len(rollout.prompt_ids) - 1 :, 0]
+    return logprobs.gather(-1, ids[0, 1:, None])[len(rollout.prompt_ids) - 1 :, 0].cpu()
 
 
 def by_the_trainer(policy: Policy, rollout: Rollout) -> torch.Tensor:
-    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
     length = len(rollout.completion_ids)
-    states = score_completions(policy, ids, torch.tensor([len(rollout.prompt_ids)]), torch.ones(1, length, dtype=torch.bool))
-    return states.logits().log_softmax(-1)[torch.arange(length), list(rollout.completion_ids)].detach()
+    states = score_completions(policy, ids, torch.tensor([len(rollout.prompt_ids)]).to(ids), torch.ones_like(ids[:, :length]).bool())
+    return states.logits().log_softmax(-1)[torch.arange(length), list(rollout.completion_ids)].detach().cpu()
 
 
 def largest_difference(policy: Policy) -> float:
@@ -76,12 +76,12 @@ def test_sampler_trainer_and_model_agree_in_bfloat16_within_its_rounding(name):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_they_agree_on_a_trained_model_with_an_adapter(name):
-    assert largest_difference(ADAPTERS[name](load_sandbox())) < TOLERANCE
+    assert largest_difference(ADAPTERS[name](load_sandbox(device=DEVICE))) < TOLERANCE
 
 
 def few(policy: Policy) -> torch.Tensor:
     with torch.no_grad():
-        return policy.model(input_ids=torch.arange(1, 12)[None], use_cache=False).logits
+        return policy.model(input_ids=torch.arange(1, 12, device=policy.device)[None], use_cache=False).logits
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "merged"])

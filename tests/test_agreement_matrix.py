@@ -60,9 +60,9 @@ def prompts() -> list[list[int]]:
 
 def own_logprobs(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """What the model itself says, asked as its own documentation asks it: one sequence, with its attention mask."""
-    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
     logits = policy.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0].float()
-    return logits.log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1].gather(-1, ids[0, len(rollout.prompt_ids) :, None])[:, 0]
+    return logits.log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1].gather(-1, ids[0, len(rollout.prompt_ids) :, None])[:, 0].cpu()
 
 
 def trainers_logprobs(policy: Policy, rollouts: list[Rollout]) -> list[torch.Tensor]:
@@ -70,9 +70,9 @@ def trainers_logprobs(policy: Policy, rollouts: list[Rollout]) -> list[torch.Ten
     examples = [Example(Prompts(r.prompt_ids, {"teacher": r.prompt_ids}), r, len(r.completion_ids)) for r in rollouts]
     found: dict[int, torch.Tensor] = {}
     for group in micro_batches(examples, 150):
-        batch = build_batch([examples[i] for i in group], policy.pad_id)
+        batch = build_batch([examples[i] for i in group], policy.pad_id, policy.device)
         states = score_completions(policy, batch.student.ids, batch.student.starts, batch.student.completion_mask)
-        chosen = states.logits().log_softmax(-1).gather(-1, batch.tokens.ids[:, None])[:, 0]
+        chosen = states.logits().log_softmax(-1).gather(-1, batch.tokens.ids[:, None])[:, 0].cpu()
         found |= dict(zip(group, chosen.split([examples[i].scored for i in group]), strict=True))
     return [found[i] for i in range(len(rollouts))]
 
@@ -139,7 +139,7 @@ def test_sequences_past_the_length_that_switches_the_rotary_scaling_are_refused(
     with pytest.raises(ValueError, match=f"prompt 1 has {switch} tokens.*{message}.*lower max_new_tokens"):
         HFSampler(policy, progress=False).sample([[30], [40] * switch], SamplingParams(8))
     with pytest.raises(ValueError, match=message):
-        score_completions(policy, torch.zeros(1, switch + 1).long(), torch.tensor([3]), torch.ones(1, 2).bool())
+        score_completions(policy, torch.zeros(1, switch + 1, device=policy.device).long(), torch.tensor([3]), torch.ones(1, 2).bool())
 
 
 @torch.no_grad()

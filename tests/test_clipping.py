@@ -99,13 +99,13 @@ def test_the_cosine_in_the_weights_is_that_of_two_gradients_and_leaves_the_gradi
         for e in examples:
             logits = {}
             for side, prompt in (("student", e.prompts.student_ids), ("teacher", e.prompts.teacher_ids)):
-                ids = torch.tensor([prompt + e.rollout.completion_ids])
+                ids = torch.tensor([prompt + e.rollout.completion_ids], device=trainer.policy.device)
                 with trainer.teacher.beside(trainer.policy) if side == "teacher" else torch.enable_grad():
                     logits[side] = trainer.policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
             loss = forward_kl(logits["student"].double(), logits["teacher"].detach().double(), pointwise_clip=one.pointwise_clip)
             names, parameters = zip(*trainer.policy.trainable().items(), strict=True)
             for name, g in zip(names, torch.autograd.grad(loss.sum() / total, parameters), strict=True):
-                parts[name] += g
+                parts[name] += g.cpu()
         gradients.append(torch.cat([g.flatten() for g in parts.values()]))
     assert found == pytest.approx(float(torch.nn.functional.cosine_similarity(*gradients, dim=0)), abs=1e-3)
     assert all(torch.equal(p.grad, kept[name]) and torch.equal(p, before[name]) for name, p in trainer.policy.trainable().items())

@@ -81,7 +81,7 @@ def test_an_architectures_forward_pass_costs_what_torch_counts(name):
         policy.causal_lm.set_experts_implementation("eager")  # torch does not count the grouped products
     costs, trunk = CostModel.of(policy), trunk_of(policy.causal_lm)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        trunk(input_ids=torch.arange(length)[None] % 200 + 20, use_cache=False)
+        trunk(input_ids=torch.arange(length, device=policy.device)[None] % 200 + 20, use_cache=False)
     ratio = (costs.linear * length + costs.pair * length**2) / counted.get_total_flops()
     assert ratio == pytest.approx(1, rel=0.005 if name in COUNTED else 0.4)
 

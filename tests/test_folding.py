@@ -15,7 +15,7 @@ IDS = torch.arange(10)[None]
 
 def logits(policy: Policy) -> torch.Tensor:
     with torch.no_grad():
-        return policy.model(input_ids=IDS).logits
+        return policy.model(input_ids=IDS.to(policy.device)).logits
 
 
 def trained_lora(dtype=torch.float32, **options):

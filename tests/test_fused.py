@@ -283,7 +283,7 @@ def test_no_tensor_grows_with_the_number_of_tokens(objective, trains):
 def test_a_kept_head_gives_the_logits_of_the_weights_it_was_made_under():
     policy = tiny_policy()
     head = LogitHead.of(policy)
-    hidden = torch.randn(4, 32)
+    hidden = torch.randn(4, 32).to(policy.device)
     before, kept = head(hidden).detach(), head.kept()
     assert kept.is_frozen and kept.size == head.size
     assert kept.module.weight.data_ptr() == head.module.weight.data_ptr()  # no copy of a matrix that may take gigabytes

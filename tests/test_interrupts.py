@@ -70,10 +70,10 @@ def state(trainer: Trainer, records: list[StepRecord]) -> dict:
     """All that an interrupt may not change, as plain bytes and numbers."""
     ledgers = [{k: v for k, v in dataclasses.asdict(x.ledger).items() if not k.startswith("seconds")} for x in [*records, trainer]]
     return {
-        "weights": {name: p.detach().numpy().tobytes() for name, p in trainer.policy.model.named_parameters()},
+        "weights": {name: p.detach().cpu().numpy().tobytes() for name, p in trainer.policy.model.named_parameters()},
         "trains": sorted(trainer.policy.trainable()),
-        "teacher": {name: value.numpy().tobytes() for name, value in trainer.teacher.state().items()},
-        "moments": [x.numpy().tobytes() for of in trainer.optimizer.state.values() for x in of.values()],
+        "teacher": {name: value.cpu().numpy().tobytes() for name, value in trainer.teacher.state().items()},
+        "moments": [x.cpu().numpy().tobytes() for of in trainer.optimizer.state.values() for x in of.values()],
         "records": [(r.step, repr(r.loss), repr(r.metrics), r.table.frame.to_csv(), r.rollouts) for r in records],
         "ledgers": ledgers,
     }

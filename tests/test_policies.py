@@ -18,14 +18,14 @@ IDS = torch.arange(10)[None]
 
 def logits(policy: Policy) -> torch.Tensor:
     with torch.no_grad():
-        return policy.model(input_ids=IDS).logits
+        return policy.model(input_ids=IDS.to(policy.device)).logits
 
 
 def disturb(policy: Policy, amount: float = 0.3) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in policy.trainable().values():
-            p += amount * torch.randn(p.shape, generator=generator)
+            p += amount * torch.randn(p.shape, generator=generator).to(p)
 
 
 @pytest.fixture(params=["lora", "full"])
@@ -119,7 +119,7 @@ def test_dropout_never_acts_whoever_switches_it_on(part):
     assert not policy.model.training
     expected = logits(policy)
     layer = policy.causal_lm.get_decoder().layers[0]
-    ids, length, mask = IDS, torch.tensor([2]), torch.ones(1, 8, dtype=torch.bool)
+    ids, length, mask = (x.to(policy.device) for x in (IDS, torch.tensor([2]), torch.ones(1, 8).bool()))
     for compute in (
         lambda: score_completions(policy, ids, length, mask).logits(),
         lambda: check_head(policy),

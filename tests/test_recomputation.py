@@ -4,9 +4,9 @@ import torch
 from opsd_lab.policies.policy import Policy
 from opsd_lab.scoring.forward import score_completions
 from tests.adapters import lora
-from tests.conftest import tiny_policy
+from tests.conftest import DEVICE, tiny_policy
 
-IDS, STARTS, MASK = torch.arange(20)[None], torch.tensor([4]), torch.ones(1, 16, dtype=torch.bool)
+IDS, STARTS, MASK = torch.arange(20)[None].to(DEVICE), torch.tensor([4]).to(DEVICE), torch.ones(1, 16).bool().to(DEVICE)
 
 
 def gradients(policy: Policy) -> list[torch.Tensor]:

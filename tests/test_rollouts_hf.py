@@ -27,10 +27,10 @@ def sampler(policy, **options) -> HFSampler:
 
 
 def rescored(policy, rollout: Rollout) -> torch.Tensor:
-    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
     length = len(rollout.completion_ids)
-    states = score_completions(policy, ids, torch.tensor([len(rollout.prompt_ids)]), torch.ones(1, length, dtype=torch.bool))
-    return states.logits().log_softmax(-1)[torch.arange(length), list(rollout.completion_ids)]
+    states = score_completions(policy, ids, torch.tensor([len(rollout.prompt_ids)]).to(ids), torch.ones_like(ids[:, :length]).bool())
+    return states.logits().log_softmax(-1)[torch.arange(length), list(rollout.completion_ids)].cpu()
 
 
 def test_the_samplers_log_probabilities_equal_rescored_ones(policy, prompts):
@@ -105,7 +105,7 @@ def test_a_prompt_given_twice_gets_two_different_rollouts(policy, prompts):
 
 def test_greedy_decoding_takes_the_most_probable_token(policy, prompts):
     for rollout in sampler(policy).sample(prompts, dataclasses.replace(PARAMS, temperature=0.0)):
-        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=policy.device)
         logits = policy.model(input_ids=ids).logits[0, len(rollout.prompt_ids) - 1 : -1]
         assert logits.argmax(-1).tolist() == list(rollout.completion_ids)
 
@@ -114,7 +114,7 @@ def test_drawn_tokens_follow_the_models_distribution(policy):
     prompt = policy.tokenizer("a")["input_ids"]
     n = 4000
     rollouts = sampler(policy, token_budget=10**6).sample([prompt], SamplingParams(1, temperature=0.7, n=n))
-    logits = policy.model(input_ids=torch.tensor([prompt])).logits[0, -1] / 0.7
+    logits = policy.model(input_ids=torch.tensor([prompt], device=policy.device)).logits[0, -1].cpu() / 0.7
     expected = logits.softmax(-1)
     counts = torch.bincount(torch.tensor([r.completion_ids[0] for r in rollouts]), minlength=len(expected)) / n
     assert ((counts - expected).abs() < 5 * (expected * (1 - expected) / n).sqrt() + 1e-3).all()
@@ -122,7 +122,7 @@ def test_drawn_tokens_follow_the_models_distribution(policy):
 
 def test_top_k_and_top_p_keep_to_their_tokens(policy):
     prompt = policy.tokenizer("a")["input_ids"]
-    order = policy.model(input_ids=torch.tensor([prompt])).logits[0, -1].argsort(descending=True).tolist()
+    order = policy.model(input_ids=torch.tensor([prompt], device=policy.device)).logits[0, -1].argsort(descending=True).tolist()
     drawn = sampler(policy).sample([prompt], SamplingParams(1, top_k=3, n=200))
     assert {r.completion_ids[0] for r in drawn} <= set(order[:3])
     drawn = sampler(policy).sample([prompt], SamplingParams(1, top_p=1e-6, n=50))

@@ -37,7 +37,7 @@ def views(policy, problems, contexts):
 def trained(policy):
     with torch.no_grad():
         for p in policy.trainable().values():
-            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).to(p))
     return policy
 
 
@@ -74,9 +74,9 @@ def test_the_most_probable_tokens_are_those_of_the_full_distributions(policy, vi
     example, top = views["answer"][2], table.rollout(2).top
     logprobs = {}
     for side, prompt in (("student", example.prompts.student_ids), ("teacher", example.prompts.teacher_ids)):
-        ids = torch.tensor([prompt + example.rollout.completion_ids])
+        ids = torch.tensor([prompt + example.rollout.completion_ids], device=policy.device)
         with torch.no_grad():
-            logprobs[side] = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1)
+            logprobs[side] = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1).cpu()
     for side, other in (("student", "teacher"), ("teacher", "student")):
         for row in range(len(top)):
             ids = getattr(top, f"{side}_top_ids")[row]
@@ -233,7 +233,7 @@ def test_bfloat16_products_added_in_float32_are_the_float32_products():
 def test_a_policy_without_a_lora_is_scored_without_holding_all_logits(problems, contexts):
     plain = tiny_policy()
     examples = build_examples(contexts, problems, rollouts_of(plain, contexts, problems))
-    batch = build_batch(examples, plain.pad_id)
+    batch = build_batch(examples, plain.pad_id, plain.device)
     teacher = ema_teacher(plain, 0.5)
     with torch.inference_mode(), teacher.beside(plain):
         states = score_completions(plain, batch.student.ids, batch.student.starts, batch.student.completion_mask)

@@ -36,12 +36,12 @@ def side_of(batch, side) -> Sequences:
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_a_batch_of_eight_equals_one_by_one(policy, examples, side):
-    of = side_of(build_batch(examples, policy.pad_id), side)
+    of = side_of(build_batch(examples, policy.pad_id, policy.device), side)
     states = score_completions(policy, of.ids, of.starts, of.completion_mask)
     alone = []
     for e in examples:
         prompt = getattr(e.prompts, f"{side}_ids")
-        logits = policy.model(input_ids=torch.tensor([prompt + e.rollout.completion_ids])).logits[0]
+        logits = policy.model(input_ids=torch.tensor([prompt + e.rollout.completion_ids], device=policy.device)).logits[0]
         alone.append(logits[len(prompt) - 1 : -1])
     torch.testing.assert_close(states.logits(), torch.cat(alone), atol=1e-5, rtol=0)
 
@@ -134,7 +134,7 @@ def test_the_head_is_float32_for_a_bfloat16_model():
 )
 def test_the_head_follows_the_configs_scale_and_soft_cap(field, value, expected):
     policy = tiny_policy()
-    hidden = torch.randn(3, 32)
+    hidden = torch.randn(3, 32).to(policy.device)
     plain = LogitHead.of(policy)(hidden)
     setattr(policy.causal_lm.config, field, value)
     torch.testing.assert_close(LogitHead.of(policy)(hidden), expected(plain))
@@ -201,7 +201,7 @@ def test_a_scaling_for_some_layers_alone_limits_the_sequence_and_is_named():
 def test_a_head_first_used_in_inference_mode_can_train(policy):
     head = LogitHead.of(policy)
     with torch.inference_mode():
-        head(torch.randn(2, 32))
-    hidden = torch.randn(2, 32, requires_grad=True)
+        head(torch.randn(2, 32, device=policy.device))
+    hidden = torch.randn(2, 32, device=policy.device, requires_grad=True)
     head(hidden).sum().backward()
     assert hidden.grad is not None

@@ -157,8 +157,8 @@ def test_another_policy_teaches_with_its_own_weights_and_head():
     trainer = build(student, teacher=OtherTeacher(other, student), objective=OPSD(reverse_kl), view=lambda problem: "")
     (record,) = run(trainer)
     rollout = record.rollouts[0]
-    ids = torch.tensor([[*rollout.prompt_ids, *rollout.completion_ids]])
-    logps = other.causal_lm(ids).logits[0].log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1]
+    ids = torch.tensor([[*rollout.prompt_ids, *rollout.completion_ids]], device=other.device)
+    logps = other.causal_lm(ids).logits[0].cpu().log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1]
     expected = logps.gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0].detach().numpy()
     np.testing.assert_allclose(record.table.rollout(0).frame["teacher_logprob"], expected, atol=1e-4)
 

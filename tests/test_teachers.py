@@ -48,7 +48,7 @@ def shaken(policy: Policy, amount: float = 0.3) -> Policy:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in policy.trainable().values():
-            p += amount * torch.randn(p.shape, generator=generator)
+            p += amount * torch.randn(p.shape, generator=generator).to(p)
     return policy
 
 
@@ -220,7 +220,7 @@ def test_a_teacher_on_another_device_or_with_another_vocabulary_is_refused():
     foreign.tokenizer.add_tokens(["new"])
     with pytest.raises(ValueError, match="foreign has another vocabulary than tiny"):
         check_teacher(student, foreign)
-    with pytest.raises(ValueError, match="is on meta, the student tiny on cpu"):
+    with pytest.raises(ValueError, match="is on meta, the student tiny on c"):
         check_teacher(student, Policy("far", tiny_policy(seed=5).model.to("meta"), student.tokenizer))
 
 

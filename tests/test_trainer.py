@@ -146,8 +146,8 @@ def test_the_sampled_token_objective_has_the_policy_gradient():
     total = len(record.table.frame)
     fresh.optimizer.zero_grad()
     for i, rollout in enumerate(record.rollouts):
-        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
-        logits = fresh.policy.model(input_ids=ids).logits[0, len(rollout.prompt_ids) - 1 : -1]
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=fresh.policy.device)
+        logits = fresh.policy.model(input_ids=ids).logits.cpu()[0, len(rollout.prompt_ids) - 1 : -1]
         logprobs = logits.log_softmax(-1).gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0]
         advantage = torch.tensor(record.table.rollout(i).frame["gap"].to_numpy(), dtype=torch.float32)
         (-(advantage * logprobs).sum() / total).backward()
@@ -277,7 +277,8 @@ def test_the_fixed_teachers_head_is_the_initial_one_even_where_the_head_trains(m
     for i, rollout in enumerate(record.rollouts):
         prompt = pairs[rollout.problem_id].teacher_ids
         with torch.no_grad():
-            logits = initial.model(input_ids=torch.tensor([prompt + rollout.completion_ids])).logits[0, len(prompt) - 1 : -1]
+            ids = torch.tensor([prompt + rollout.completion_ids], device=initial.device)
+            logits = initial.model(input_ids=ids).logits.cpu()[0, len(prompt) - 1 : -1]
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0]
         seen = torch.tensor(record.table.rollout(i).frame["teacher_logprob"].to_numpy(), dtype=torch.float32)
         torch.testing.assert_close(seen, expected, atol=1e-4, rtol=0)
@@ -460,7 +461,7 @@ def in_two_processes(tmp_path_factory):
     script = folder / "train.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "OPSD_LAB_TEST_DEVICE": "cpu"}  # two share no GPU
     command = [sys.executable, *launch, str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

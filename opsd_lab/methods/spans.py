@@ -46,7 +46,7 @@ class BeforeTheDrop:
             rows = (columns["rollout"] == rollout).nonzero()[:, 0]
             sentence = columns["sentence"][rows].long()
             sizes = torch.bincount(sentence).clamp(min=1)
-            means = torch.zeros(len(sizes)).index_add_(0, sentence, columns["margin"][rows].float()) / sizes
+            means = torch.zeros(len(sizes), device=sizes.device).index_add_(0, sentence, columns["margin"][rows].float()) / sizes
             if (cut := self.change_point(means)) is not None:
                 weights[rows[sentence >= cut]] = 0.0
         return weights
@@ -109,7 +109,7 @@ class StepDecay:
         for rollout in columns["rollout"].unique():
             rows = (columns["rollout"] == rollout).nonzero()[:, 0]
             step = columns["sentence"][rows].long()
-            sums = torch.zeros(int(step.max()) + 1).index_add_(0, step, columns["gap"][rows].abs().float())
+            sums = torch.zeros(int(step.max()) + 1, device=step.device).index_add_(0, step, columns["gap"][rows].abs().float())
             means = sums / torch.bincount(step).clamp(min=1) + self.e
             found[rows] = (means[0] / means).clamp(max=self.most)[step]  # the product telescopes
         return found

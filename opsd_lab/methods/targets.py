@@ -99,7 +99,7 @@ class PreferenceWeights:
         """Return the weights [N]; pairs are the i-th rollouts of either source."""
         sign = 1.0 - 2.0 * columns["source"].float()
         pair = _pairs(columns["rollout"], columns["source"])
-        margins = torch.zeros(int(pair.max()) + 1).index_add_(0, pair, -sign * columns["gap"].float())
+        margins = torch.zeros(int(pair.max()) + 1, device=pair.device).index_add_(0, pair, -sign * columns["gap"].float())
         return self.beta * torch.sigmoid(-self.beta * margins)[pair]
 
 

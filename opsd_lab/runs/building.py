@@ -90,7 +90,10 @@ def policy_of(model: ModelPlan, seed: int = 0) -> Policy:
         FileNotFoundError, OSError, ValueError: as `load_policy` and `add_lora` do.
     """
     with named_model(model.name):
-        policy = load_sandbox() if model.name == SANDBOX else load_policy(model.name, dtype=model.dtype, device=model.device)
+        if model.name == SANDBOX:
+            policy = load_sandbox(device=model.device or "cpu")
+        else:
+            policy = load_policy(model.name, dtype=model.dtype, device=model.device)
     if model.trains == "lora":
         return add_lora(policy, rank=model.rank, alpha=model.alpha, seed=seed, targets=model.targets)
     policy.model.requires_grad_(True)

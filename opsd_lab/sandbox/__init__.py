@@ -38,8 +38,10 @@ PLANS = {
 }
 
 
-def load_sandbox(name: str = "student", folder: Path = FOLDER) -> Policy:
+def load_sandbox(name: str = "student", folder: Path = FOLDER, *, device: str = "cpu") -> Policy:
     """Load the sandbox's model in float32; "expert" is the larger one that can do without privileged information.
+
+    On a processor it is as fast as on a GPU, which waits for a model so small.
 
     Raises:
         ValueError: for another name.
@@ -49,7 +51,7 @@ def load_sandbox(name: str = "student", folder: Path = FOLDER) -> Policy:
         raise ValueError(f"no sandbox model {name!r}; there are {', '.join(PLANS)}")
     if not (folder / name / "config.json").exists():
         raise FileNotFoundError(f"{folder / name} has no model; make it with `python -m opsd_lab sandbox --name {name}`")
-    policy = load_policy(folder / name, dtype=torch.float32, device="cpu")
+    policy = load_policy(folder / name, dtype=torch.float32, device=device)
     return Policy(f"sandbox {name}", policy.model, policy.tokenizer)
 
 

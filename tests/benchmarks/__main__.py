@@ -28,14 +28,18 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
         result |= {f"loss_time_vs_{other}": first["time_vs"][other]["median"] for other in ("torch", "liger", "paper")}
         result |= {f"loss_memory_vs_{other}": first["memory_vs"][other] for other in ("torch", "liger", "paper")}
     if "step" in found:
-        result |= {f"step_vs_trl_{name}": found["step"]["time_vs_trl"][name]["median"] for name in ("hf", "vllm")}
+        result |= {f"step_vs_trl_{name}": value["median"] for name, value in found["step"]["time_vs_trl"].items()}
         result["step_memory_vs_trl"] = found["step"]["memory_vs_trl"]
     if "samplers" in found:
-        result["vllm_vs_hf_tokens_per_s"] = found["samplers"]["vllm_vs_hf"]["median"]
-        result["vllm_adapter_vs_hf_tokens_per_s"] = found["samplers"]["vllm_adapter_vs_hf"]["median"]
-        result["hf_vs_generate_tokens_per_s"] = found["samplers"]["hf_vs_generate"]["median"]
+        rates = {name: value["median"] for name, value in found["samplers"].items() if "_vs_" in name}
+        result |= {f"{name}_tokens_per_s": rate for name, rate in rates.items()}
     if "gpu" in found:
         result["gpu_loss_vs_floor"] = found["gpu"]["time_vs_floor"]["median"]
+        result |= {f"gpu_loss_time_vs_{other}": value["median"] for other, value in found["gpu"]["loss"]["time_vs"].items()}
+        result |= {f"gpu_loss_memory_vs_{other}": value for other, value in found["gpu"]["loss"]["memory_vs"].items()}
+        result["gpu_step_vs_trl"] = found["gpu"]["step"]["time_vs_trl"]["hf"]["median"]
+        result["gpu_step_memory_vs_trl"] = found["gpu"]["step"]["memory_vs_trl"]
+        result["gpu_hf_vs_generate_tokens_per_s"] = found["gpu"]["samplers"]["hf_vs_generate"]["median"]
     return result
 
 
@@ -78,10 +82,10 @@ def main(out: Path = Path("build"), dtype: str = "auto", rounds: int = 5, only: 
     runs = {
         "graders": graders.compare,
         "loss": lambda: {"sizes": [loss.compare(*size, rounds) for size in LOSS_SIZES]},
-        "step": lambda: step.compare(chosen, rounds),
-        "samplers": lambda: samplers.compare(chosen, 32, 64, rounds),
+        "step": lambda: step.compare(step.Workload(step.embedded, chosen), rounds),
+        "samplers": lambda: samplers.compare(step.Workload(step.embedded, chosen, 32, 64), rounds),
         "growth": lambda: growth.grow(chosen, min(rounds, 3)),
-        "gpu": lambda: gpu.compare(16_384, rounds),
+        "gpu": lambda: gpu.compare(rounds),
     }
     for name in PARTS:
         if name not in only or (name == "gpu" and not torch.cuda.is_available()):

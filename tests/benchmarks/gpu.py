@@ -1,7 +1,7 @@
-"""The loss at the size of Qwen3-1.7B (H 2048, V 151,936) on a CUDA device: time beside its matrix products, memory, exactness.
+"""The loss, the step and the sampler at the size of Qwen3-1.7B on a CUDA device: beside their peers, the loss beside its floor too.
 
-The floor is the time of the three products that no exact loss can do without, both sides' logits and the gradient by the student's
-states, alone and in the model's precision.
+The loss's floor is the time of the three products that no exact loss can do without, both sides' logits and the gradient by the
+student's states, alone and in the model's precision. The model of step and sampler has random weights, so it writes to the limit.
 """
 
 import functools
@@ -9,11 +9,26 @@ import json
 
 import torch
 import tyro
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from tests.benchmarks import loss
+from opsd_lab.policies.policy import Policy
+from tests.benchmarks import loss, samplers, step
 from tests.benchmarks.measure import alternate, extra_memory, machine, medians, ratio
+from tests.conftest import byte_tokenizer
 
 HIDDEN, VOCABULARY = 2048, 151_936
+QWEN3 = {"hidden_size": HIDDEN, "vocab_size": VOCABULARY, "intermediate_size": 6144, "num_hidden_layers": 28}
+HEADS = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
+
+
+def random_qwen3(dtype: torch.dtype, **other: int) -> Policy:
+    """Return a policy of Qwen3-1.7B's shape with random weights and a tokenizer of bytes."""
+    tokenizer = byte_tokenizer()
+    config = Qwen3Config(**QWEN3 | HEADS | other, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+    torch.manual_seed(0)
+    with torch.device(loss.DEVICE):
+        model = Qwen3ForCausalLM._from_config(config, dtype=dtype)
+    return Policy("random Qwen3-1.7B", model.eval(), tokenizer)
 
 
 def floor(case: loss.Case, rows: int = 1024) -> None:
@@ -26,8 +41,8 @@ def floor(case: loss.Case, rows: int = 1024) -> None:
         ours @ weight
 
 
-def compare(tokens: int, rounds: int) -> dict[str, object]:
-    """Return seconds of the loss and of the floor, the extra bytes and the gradient's relative error."""
+def beside_its_floor(tokens: int, rounds: int) -> dict[str, object]:
+    """Return seconds of the loss and of its floor, the extra bytes and the gradient's relative error."""
     case = loss.Case.make(tokens, HIDDEN, VOCABULARY)
     seconds = alternate({"ours": functools.partial(loss.ours, case), "floor": functools.partial(floor, case)}, rounds, "loss")
     exact = loss.exact_gradient(case)
@@ -46,12 +61,25 @@ def compare(tokens: int, rounds: int) -> dict[str, object]:
     }
 
 
+def compare(rounds: int, tokens: int = 16_384) -> dict[str, object]:
+    """Return the loss beside its floor and, with fewer tokens, beside its peers; a step and the sampler beside theirs."""
+    work = step.Workload(random_qwen3, torch.bfloat16, 32, 128)
+    return {
+        **beside_its_floor(tokens, rounds),
+        "loss": loss.compare(4096, HIDDEN, VOCABULARY, rounds),
+        "step": step.compare(work, rounds),
+        "samplers": samplers.compare(work, rounds),
+    }
+
+
 def main(tokens: int = 16_384, rounds: int = 5) -> None:
-    """Print the comparison; without a CUDA device it runs a small size on the processor, to show that it works."""
-    if not torch.cuda.is_available():
+    """Print the comparison; without a CUDA device only the loss, a small one, on the processor, to show that it works."""
+    if torch.cuda.is_available():
+        found = compare(rounds, tokens)
+    else:
         print("no CUDA device: 64 tokens on the processor instead")
-        tokens = 64
-    print(json.dumps({"machine": machine()} | compare(tokens, rounds), indent=1))
+        found = beside_its_floor(64, rounds)
+    print(json.dumps({"machine": machine()} | found, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The exponent is the slope of log seconds over log size, by least squares: 1 is p
 """
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,11 +31,11 @@ def _curve(runs: dict[int, object], rounds: int, what: str) -> dict[str, object]
 
 def grow(dtype: torch.dtype, rounds: int) -> dict[str, object]:
     """Return sizes, median seconds and the exponent of each curve."""
-    sampler = functools.partial(HFSampler, progress=False)
-    by_count = {n: step.ours(sampler, dtype, count=n) for n in ROLLOUTS}
+    sampler, work = functools.partial(HFSampler, progress=False), step.Workload(step.embedded, dtype)
+    by_count = {n: step.ours(sampler, replace(work, prompts=n)) for n in ROLLOUTS}
     rollouts = _curve(by_count, rounds, "rollouts")
     del by_count
-    by_length = {n: step.ours(sampler, dtype, length=n) for n in LENGTHS}
+    by_length = {n: step.ours(sampler, replace(work, new_tokens=n)) for n in LENGTHS}
     lengths = _curve(by_length, rounds, "completion length")
     del by_length
     cases = {v: loss.Case.make(256, 576, v, dtype) for v in VOCABULARIES}

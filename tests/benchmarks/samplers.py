@@ -1,10 +1,11 @@
 """Tokens per second of each sampler, on the same prompts, weights and precision.
 
-`generate` is transformers' own loop with the LoRA as it is, which is what trl calls; vLLM serves the same LoRA, folded into the
-weights and as an adapter.
+`generate` is transformers' own loop with the LoRA as it is, which is what trl calls; vLLM, where it is installed, serves the same
+LoRA, folded into the weights and as an adapter.
 """
 
 import functools
+import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -12,9 +13,10 @@ import tyro
 
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.experiments.walkthrough import CHAT, train_problems
-from opsd_lab.policies.policy import Policy, add_lora, load_policy
-from opsd_lab.rollouts import HFSampler, SamplingParams, VLLMSampler
+from opsd_lab.policies.policy import Policy, add_lora
+from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams, VLLMSampler
 from tests.benchmarks.measure import alternate, medians, ratio, show
+from tests.benchmarks.step import Workload, embedded
 
 Draw = Callable[[], int]
 
@@ -39,22 +41,24 @@ def generate(policy: Policy, prompts: list[list[int]], new: int) -> int:
     return int((ended == 0).sum() + (ended > 0).any(-1).sum())
 
 
-def compare(dtype: torch.dtype, count: int, new: int, rounds: int, seed: int = 0) -> dict[str, object]:
+def compare(work: Workload, rounds: int, seed: int = 0) -> dict[str, object]:
     """Return tokens per second of every way."""
-    policy = add_lora(load_policy(dtype=dtype))
+    policy = add_lora(work.load(work.dtype))
     disturb(policy)
     contexts = ContextBuilder(policy.tokenizer, student=CHAT)
-    prompts = [contexts.student_prompt(problem) for problem in train_problems()[:count]]
-    params = SamplingParams(max_new_tokens=new, seed=seed)
-    samplers = {"hf": HFSampler(policy, progress=False), "vllm": VLLMSampler(policy, progress=False)}
-    samplers["vllm adapter"] = VLLMSampler(policy, handover="adapter", progress=False)
+    prompts = [contexts.student_prompt(problem) for problem in train_problems()[: work.prompts]]
+    params = SamplingParams(max_new_tokens=work.new_tokens, seed=seed)
+    samplers: dict[str, Sampler] = {"hf": HFSampler(policy, progress=False)}
+    if importlib.util.find_spec("vllm"):
+        samplers["vllm"] = VLLMSampler(policy, progress=False)
+        samplers["vllm adapter"] = VLLMSampler(policy, handover="adapter", progress=False)
     tokens: dict[str, int] = {}
 
     def draw(name: str) -> None:
         tokens[name] = sum(len(r.completion_ids) for r in samplers[name].sample(prompts, params))
 
     def theirs() -> None:
-        tokens["generate"] = generate(policy, prompts, new)
+        tokens["generate"] = generate(policy, prompts, work.new_tokens)
 
     runs = {name: functools.partial(draw, name) for name in samplers} | {"generate": theirs}
     written: dict[str, list[int]] = {name: [] for name in runs}
@@ -63,27 +67,28 @@ def compare(dtype: torch.dtype, count: int, new: int, rounds: int, seed: int = 0
         runs[name]()
         written[name].append(tokens[name])
 
-    seconds = alternate({name: functools.partial(noted, name) for name in runs}, rounds, f"{count} prompts, {new} new tokens")
+    what = f"{work.prompts} prompts, {work.new_tokens} new tokens"
+    seconds = alternate({name: functools.partial(noted, name) for name in runs}, rounds, what)
     for sampler in samplers.values():
         if isinstance(sampler, VLLMSampler):
             sampler.close()
     per_token = {name: [s / n for s, n in zip(seconds[name], written[name][1:], strict=True)] for name in runs}
+    rates = {f"{name.replace(' ', '_')}_vs_hf": ratio(per_token, "hf", name) for name in samplers if name != "hf"}
     return {
-        "dtype": str(dtype),
-        "prompts": count,
-        "new_tokens": new,
+        "dtype": str(work.dtype),
+        "prompts": work.prompts,
+        "new_tokens": work.new_tokens,
         "tokens": {name: counts[-1] for name, counts in written.items()},
         "tokens_per_second": {name: 1 / value for name, value in medians(per_token).items()},
         "seconds_per_token": per_token,
-        "vllm_vs_hf": ratio(per_token, "hf", "vllm"),
-        "vllm_adapter_vs_hf": ratio(per_token, "hf", "vllm adapter"),
+        **rates,
         "hf_vs_generate": ratio(per_token, "generate", "hf"),
     }
 
 
 def main(dtype: str = "float32", count: int = 32, new: int = 64, rounds: int = 5) -> None:
     """Print one comparison."""
-    show(compare(getattr(torch, dtype), count, new, rounds))
+    show(compare(Workload(embedded, getattr(torch, dtype), count, new), rounds))
 
 
 if __name__ == "__main__":

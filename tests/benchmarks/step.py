@@ -6,9 +6,11 @@ alike, so that all write equally long completions. trl runs without gradient che
 """
 
 import functools
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import tyro
@@ -21,31 +23,46 @@ from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams, VLLMSampler
 from opsd_lab.training.trainer import Trainer, TrainingParams
 from tests.benchmarks.measure import alternate, medians, peak_memory, ratio, show
 
-PROMPTS, NEW_TOKENS, LEARNING_RATE = 16, 28, 1e-6
+LEARNING_RATE = 1e-6
 Step = Callable[[], float | None]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The model in a precision, how many problems of it, and the most tokens written for each."""
+
+    load: Callable[[torch.dtype], Policy]
+    dtype: torch.dtype
+    prompts: int = 16
+    new_tokens: int = 28
+
+
+def embedded(dtype: torch.dtype) -> Policy:
+    """Return the embedded model."""
+    return load_policy(dtype=dtype)
 
 
 def _contexts(policy: Policy) -> ContextBuilder:
     return ContextBuilder(policy.tokenizer, reference_view(), student=CHAT, teacher=CHAT)
 
 
-def ours(make_sampler: Callable[[Policy], Sampler], dtype: torch.dtype, count: int = PROMPTS, length: int = NEW_TOKENS) -> Step:
+def ours(make_sampler: Callable[[Policy], Sampler], work: Workload) -> Step:
     """Return what takes one of our steps."""
-    policy = add_lora(load_policy(dtype=dtype))
-    sampling = SamplingParams(max_new_tokens=length)
-    params = TrainingParams(batch_size=count, learning_rate=LEARNING_RATE)
-    trainer = Trainer(policy, train_problems()[:count], _contexts(policy), make_sampler(policy), sampling, params=params)
+    policy = add_lora(work.load(work.dtype))
+    sampling = SamplingParams(max_new_tokens=work.new_tokens)
+    params = TrainingParams(batch_size=work.prompts, learning_rate=LEARNING_RATE)
+    trainer = Trainer(policy, train_problems()[: work.prompts], _contexts(policy), make_sampler(policy), sampling, params=params)
     return lambda: next(None for _ in trainer.train(1, progress=False))
 
 
-def hf(dtype: torch.dtype) -> Step:
+def hf(work: Workload) -> Step:
     """Ours, sampling with transformers."""
-    return ours(functools.partial(HFSampler, progress=False), dtype)
+    return ours(functools.partial(HFSampler, progress=False), work)
 
 
-def vllm(dtype: torch.dtype) -> Step:
+def vllm(work: Workload) -> Step:
     """Ours, sampling with vLLM."""
-    return ours(functools.partial(VLLMSampler, progress=False), dtype)
+    return ours(functools.partial(VLLMSampler, progress=False), work)
 
 
 class _Clock(TrainerCallback):
@@ -60,25 +77,25 @@ class _Clock(TrainerCallback):
         self.seconds += time.perf_counter()
 
 
-def trl(dtype: torch.dtype) -> Step:
+def trl(work: Workload) -> Step:
     """trl's SDFTTrainer; what its `train` does before and after the step is not counted."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-    policy = load_policy(dtype=dtype)
+    policy = work.load(work.dtype)
     contexts, tokenizer = _contexts(policy), policy.tokenizer
-    pairs = [contexts.build(problem) for problem in train_problems()[:PROMPTS]]
+    pairs = [contexts.build(problem) for problem in train_problems()[: work.prompts]]
     rows = [{"prompt": tokenizer.decode(p.student_ids), "privileged_context": tokenizer.decode(p.teacher_ids)} for p in pairs]
     assert [tuple(tokenizer(row["prompt"])["input_ids"]) for row in rows] == [p.student_ids for p in pairs]
     assert [tuple(tokenizer(row["privileged_context"])["input_ids"]) for row in rows] == [p.teacher_ids for p in pairs]
     args = SDFTConfig(
         output_dir=tempfile.mkdtemp(prefix="opsd-lab-bench-"),
-        per_device_train_batch_size=PROMPTS,
+        per_device_train_batch_size=work.prompts,
         num_generations=1,
         max_steps=1,
         max_prompt_length=None,
-        max_completion_length=NEW_TOKENS,
+        max_completion_length=work.new_tokens,
         temperature=1.0,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
@@ -111,35 +128,35 @@ def trl(dtype: torch.dtype) -> Step:
     return step
 
 
-WAYS: dict[str, Callable[[torch.dtype], Step]] = {"trl": trl, "hf": hf, "vllm": vllm}
+WAYS: dict[str, Callable[[Workload], Step]] = {"trl": trl, "hf": hf, "vllm": vllm}
 
 
-def _second(name: str, dtype: torch.dtype) -> Step:
-    step = WAYS[name](dtype)
+def _second(name: str, work: Workload) -> Step:
+    step = WAYS[name](work)
     step()
     return step
 
 
-def compare(dtype: torch.dtype, rounds: int) -> dict[str, object]:
-    """Return seconds and peak bytes of every way, and the ratios."""
-    steps = {name: make(dtype) for name, make in WAYS.items()}
-    seconds = alternate(steps, rounds, f"step in {dtype}")
-    memory = {name: peak_memory(functools.partial(_second, name, dtype)) for name in ("trl", "hf")}
+def compare(work: Workload, rounds: int) -> dict[str, object]:
+    """Return seconds and peak bytes of every way, and the ratios; without vLLM where it is not installed."""
+    names = [name for name in WAYS if name != "vllm" or importlib.util.find_spec("vllm")]
+    seconds = alternate({name: WAYS[name](work) for name in names}, rounds, f"step in {work.dtype}")
+    memory = {name: peak_memory(functools.partial(_second, name, work)) for name in ("trl", "hf")}
     return {
-        "dtype": str(dtype),
-        "prompts": PROMPTS,
-        "new_tokens": NEW_TOKENS,
+        "dtype": str(work.dtype),
+        "prompts": work.prompts,
+        "new_tokens": work.new_tokens,
         "seconds": medians(seconds),
         "rounds": seconds,
         "peak_bytes": memory,
-        "time_vs_trl": {name: ratio(seconds, name, "trl") for name in ("hf", "vllm")},
+        "time_vs_trl": {name: ratio(seconds, name, "trl") for name in names if name != "trl"},
         "memory_vs_trl": memory["hf"] / memory["trl"],
     }
 
 
 def main(dtype: str = "float32", rounds: int = 5) -> None:
     """Print one comparison."""
-    show(compare(getattr(torch, dtype), rounds))
+    show(compare(Workload(embedded, getattr(torch, dtype)), rounds))
 
 
 if __name__ == "__main__":

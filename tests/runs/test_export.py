@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
 
 
 def logprobs(policy):
-    ids = torch.arange(3, 40)[None]
+    ids = torch.arange(3, 40, device=policy.device)[None]
     policy.model.eval()
     with torch.no_grad():
         return policy.model(ids).logits.float().log_softmax(-1)
