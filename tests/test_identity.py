@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader
 from opsd_lab.identity.digest import digest
 from opsd_lab.identity.parts import differences, parts_of, policy_parts, versions
+from opsd_lab.methods import METHODS
 from opsd_lab.objectives import OPSD, SFT
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import AveragedTeacher
@@ -161,6 +163,19 @@ def test_different_contents_have_different_digests(known):
     for name, found in known.items():
         owners.setdefault(found, []).append(name)
     assert [names for names in owners.values() if len(names) > 1] == []
+
+
+def reads_the_process(problem):
+    return f"{sorted(sys.modules)} {os.environ.get('HOME')}"
+
+
+def test_what_a_process_has_loaded_or_set_does_not_count(monkeypatch):
+    recipes = {key: digest(METHODS[key].make()) for key in METHODS}
+    before = digest(reads_the_process)
+    monkeypatch.setitem(sys.modules, "something_new", types.ModuleType("something_new"))
+    monkeypatch.setenv("HOME", "elsewhere")
+    assert digest(reads_the_process) == before
+    assert {key: digest(METHODS[key].make()) for key in METHODS} == recipes
 
 
 def test_another_process_with_another_hash_seed_finds_the_same_digests(known):

@@ -46,7 +46,8 @@ def code_data(code: CodeType, doc: str | None = None) -> tuple:
 def named_globals(function: FunctionType) -> dict[str, object]:
     """Return the globals that a function and those inside it read, by name; of a module, what is taken from it ("np.exp").
 
-    Names that are not defined are left out, and so are Python's own.
+    Names that are not defined are left out, and so are Python's own. What is no function in an installed library, such as
+    `sys.modules` or `os.environ`, counts by its name: its content is the process's, not the function's.
     """
     found: dict[str, object] = {}
     for path in _paths(function.__code__):
@@ -55,7 +56,9 @@ def named_globals(function: FunctionType) -> dict[str, object]:
             continue
         value = function.__globals__[name]
         while isinstance(value, ModuleType) and attributes and hasattr(value, attributes[0]):
-            name, value = f"{name}.{attributes[0]}", getattr(value, attributes[0])
+            name, owner, value = f"{name}.{attributes[0]}", value.__name__, getattr(value, attributes[0])
+            if not isinstance(value, ModuleType) and not callable(value) and (version := library_version(owner)) is not None:
+                value = ("of a library", f"{owner}.{attributes[0]}", version)
             attributes = attributes[1:]
         found[name] = value
     return found

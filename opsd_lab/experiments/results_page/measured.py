@@ -1,6 +1,6 @@
 """The page's fields about samplers, grading and speed: each beside its peers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ SAMPLERS = {
     "server": "a vLLM server, `VLLMServerSampler`",
 }
 GRADED = [("correct", "correct"), ("correct", "incorrect"), ("incorrect", "incorrect"), ("incorrect", "correct")]
-BENCHMARKS = ("bench.json", "bench_epyc.json")
+BENCHMARKS = ("bench.json", "bench_epyc.json", "bench_h200.json")
 PEERS = {"torch": "PyTorch's `kl_div` on whole logits", "liger": "liger-kernel's chunked loss"}
 
 
@@ -67,25 +67,37 @@ def speed() -> Fields:
         rates.append(f"- On {_machine(one['machine'])} {ours}, {theirs}, vLLM {rate['vllm']}.")
     return {
         "bench_dtype": found[0]["step"]["dtype"].removeprefix("torch."),
+        "bench_half": found[-1]["gpu"]["dtype"].removeprefix("torch."),
         "bench": markdown(["processor", "what", "beside", "time", "memory"], [line for bench in found for line in _beside(bench)]),
-        "gradient_error": f"{max(bench['loss']['sizes'][0]['gradient_error']['ours'] for bench in found):.0e}",
+        "gradient_error": f"{max(_gradient_errors(found, found[0]['loss']['sizes'][0]['dtype'])):.0e}",
+        "half_gradient_error": f"{max(_gradient_errors(found, found[-1]['gpu']['dtype'])):.0e}",
         "bench_prompts": writing[0]["prompts"],
         "bench_new": writing[0]["new_tokens"],
         "bench_rates": "\n".join(rates),
     }
 
 
+def _gradient_errors(found: Sequence[Mapping], dtype: str) -> list[float]:
+    first = [bench["loss"]["sizes"][0] for bench in found]
+    return [size["gradient_error"]["ours"] for size in first if size["dtype"] == dtype]
+
+
 def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
     """Return the rows of one processor: ours divided by theirs."""
-    step, lines = found["step"], []
+    lines = []
     for size in found["loss"]["sizes"]:
         what = f"loss with all statistics, {size['tokens']:,} tokens, vocabulary {size['vocabulary']:,}"
         for peer in (peer for peer in PEERS if peer in size["time_vs"]):
             lines.append([what, PEERS[peer], number(size["time_vs"][peer]["median"], 2), number(size["memory_vs"][peer], 2)])
-    what, times = f"a step: {step['prompts']} prompts, {step['new_tokens']} new tokens", step["time_vs_trl"]
-    lines.append([what, "trl's SDFTTrainer", number(times["hf"]["median"], 2), number(step["memory_vs_trl"], 2)])
-    lines.append([f"{what}, sampling with vLLM", "trl's SDFTTrainer", number(times["vllm"]["median"], 2), ""])
-    return [[_machine(step["machine"]), *line] for line in lines]
+    if "step" in found:
+        step = found["step"]
+        what, times = f"a step: {step['prompts']} prompts, {step['new_tokens']} new tokens", step["time_vs_trl"]
+        lines.append([what, "trl's SDFTTrainer", number(times["hf"]["median"], 2), number(step["memory_vs_trl"], 2)])
+        lines.append([f"{what}, sampling with vLLM", "trl's SDFTTrainer", number(times["vllm"]["median"], 2), ""])
+    if "gpu" in found:
+        what = f"loss with all statistics, {found['gpu']['tokens']:,} tokens, vocabulary {found['gpu']['vocabulary']:,}"
+        lines.append([what, "its matrix products alone", number(found["gpu"]["time_vs_floor"]["median"], 2), ""])
+    return [[_machine(found["loss"]["machine"]), *line] for line in lines]
 
 
 def _machine(machine: Mapping[str, object]) -> str:
