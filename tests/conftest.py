@@ -9,16 +9,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from opsd_lab.contexts import ChatFormat, ContextBuilder
+from opsd_lab.contexts import CHATML, ChatFormat, ContextBuilder
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.problems.problem import Problem
 
 # Where the small random models of the tests stand: OPSD_LAB_TEST_DEVICE=cuda tries everything that they try on a GPU.
 DEVICE = os.environ.get("OPSD_LAB_TEST_DEVICE", "cpu")
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def byte_tokenizer(chat_template: str | None = CHATML, **special: str) -> PreTrainedTokenizerFast:

@@ -9,16 +9,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from opsd_lab.contexts import ChatFormat, ContextBuilder, given_tokens, hints, reference_solution, turn_ends
+from opsd_lab.contexts import CHATML, ChatFormat, ContextBuilder, given_tokens, hints, reference_solution, turn_ends
 from opsd_lab.contexts.control import MARK, ControlTokens
-from opsd_lab.policies import embedded
+from opsd_lab.policies import packaged
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.given_texts import Texts
 from opsd_lab.rollouts.sources import Order
 from opsd_lab.supervision.views import build_examples, text_rollout
-from tests.chat_templates import CHATML, FAMILIES, Family
+from tests.chat_templates import FAMILIES, Family
 from tests.conftest import byte_tokenizer, tiny_policy
 
 PROBLEM = Problem("p", "What is 2 + 3?\n\n  {x} %s <b>", "5", "2 + 3 = 5.\nSo \\boxed{5}.  ", ("Add  them.", "Count é🙂."))
@@ -48,7 +48,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def backend() -> Tokenizer:
-    return AutoTokenizer.from_pretrained(embedded.fetch()).backend_tokenizer
+    return AutoTokenizer.from_pretrained(packaged.fetch()).backend_tokenizer
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from opsd_lab.policies import embedded
+from opsd_lab.policies import packaged
 from opsd_lab.policies.adapters import has_adapter
 from opsd_lab.policies.policy import Policy, load_policy
 from opsd_lab.rollouts.exported import WeightFolders, base_weights, lora_rank
@@ -96,7 +96,7 @@ def test_the_engine_loads_the_model_that_a_loras_policy_was_loaded_from():
 
 def test_an_engine_is_not_sent_to_load_a_model_by_the_label_of_its_policy():
     loaded = load_policy()
-    assert base_weights(Policy("a label", loaded.model, loaded.tokenizer)) == str(embedded.fetch())
+    assert base_weights(Policy("a label", loaded.model, loaded.tokenizer)) == str(packaged.fetch())
     with pytest.raises(ValueError, match=r"loaded from nowhere.*save_pretrained"):
         base_weights(tiny_policy())
 

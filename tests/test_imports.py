@@ -53,7 +53,6 @@ PICTURE_USERS = PICTURES | {"experiments", "commands", "__main__", "opsd_lab"}
 
 # Declared, though no line of Python here imports them.
 TOOLS = {
-    "gguf": "transformers reads the embedded model with it",
     "ipykernel": "runs the notebooks",
     "ipywidgets": "tqdm draws its bar in a notebook with it",
     "jupyterlab": "make lab",

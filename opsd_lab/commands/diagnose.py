@@ -59,7 +59,7 @@ def diagnose(
     The folder keeps rollouts and scores too, so that the same command goes on where it stopped.
 
     Args:
-        model: a run's folder, a hub id, a model's folder, or the embedded model. The teacher of a run has its initial weights.
+        model: a run's folder, a hub id, a model's folder, a GGUF file, or a packaged model. A run's teacher has its initial weights.
         out: the folder for the page, report.html, and what it is made of.
         data: the problems, by a name that a recipe file takes; left out, the run's or recipe's test problems.
         columns: which column of the data holds which field, such as question=problem.

@@ -19,7 +19,7 @@ from opsd_lab.basics.arrow_rows import one_line
 from opsd_lab.commands.memory import GIB, available
 from opsd_lab.commands.train import read_plan
 from opsd_lab.grading import Grader
-from opsd_lab.policies import embedded
+from opsd_lab.policies import packaged
 from opsd_lab.runs import Run
 from opsd_lab.runs import train as train_run
 from opsd_lab.runs.building import build
@@ -89,9 +89,9 @@ def memory() -> Found:
 
 
 def cache() -> Found:
-    """Return whether the embedded model is there, or can be had."""
-    folder = embedded.fetch()
-    return f"{embedded.NAME} in {folder}", ""
+    """Return whether the default model is there."""
+    folder = packaged.packaged_checkpoint(packaged.NAME)
+    return f"{packaged.NAME} in {folder}", ""
 
 
 def vllm() -> Found:

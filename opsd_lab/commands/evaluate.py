@@ -46,7 +46,7 @@ def evaluate(
     """Print the accuracy of a model on problems, with its 95 % interval: avg@n, pass@n and maj@n.
 
     Args:
-        model: a run's folder, a hub id, a model's folder, or the embedded model.
+        model: a run's folder, a hub id, a model's folder, a GGUF file, or a packaged model.
         data: the problems, by a name that a recipe file takes; left out, the run's or recipe's test problems.
         columns: which column of the data holds which field, such as question=problem.
         limit: how many rows are read at most.

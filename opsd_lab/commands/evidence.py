@@ -144,7 +144,7 @@ def champ(
 
     Args:
         out: the Parquet file to write; it holds numbers and no text of the solutions.
-        model: a hub id, a folder, or the embedded model.
+        model: a hub id, a folder, a GGUF file, or a packaged model.
         compared: for how many problems all views are compared.
         parts: the folder for finished parts of the scoring.
     """

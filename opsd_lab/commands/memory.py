@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from opsd_lab.policies import embedded
-from opsd_lab.policies.policy import multiplies_bfloat16
+from opsd_lab.policies.policy import checkpoint_of, multiplies_bfloat16
 from opsd_lab.runs.building import SANDBOX, named_model
 from opsd_lab.runs.plan import Plan
 
@@ -69,10 +68,10 @@ def check_memory(plan: Plan) -> None:
         ValueError: when they do not; it says what is needed, what there is, and the remedies.
         OSError: when the model is not to be found.
     """
-    if plan.model.name in (SANDBOX, embedded.NAME):
+    if plan.model.name == SANDBOX:
         return
     with named_model(plan.model.name):
-        need = needed(plan, AutoConfig.from_pretrained(plan.model.name))
+        need = needed(plan, AutoConfig.from_pretrained(checkpoint_of(plan.model.name)))
     device = plan.model.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if need.total > (there := available(device)):
         raise ValueError(

@@ -1,7 +1,7 @@
 """What each side sees: formats, prompts with the template's control tokens and no others, and privileged views."""
 
 from opsd_lab.contexts.builder import ContextBuilder, Prompts
-from opsd_lab.contexts.chat import DATE, INSTRUCTION, ChatFormat
+from opsd_lab.contexts.chat import CHATML, DATE, INSTRUCTION, ChatFormat
 from opsd_lab.contexts.given import given_tokens, turn_ends
 from opsd_lab.contexts.prompts import Prompt
 from opsd_lab.contexts.views import (
@@ -26,6 +26,7 @@ from opsd_lab.contexts.views import (
 )
 
 __all__ = [
+    "CHATML",
     "DATE",
     "INSTRUCTION",
     "OWN_WORDS",

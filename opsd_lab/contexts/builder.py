@@ -82,7 +82,7 @@ class ContextBuilder:
         if not self.tokenizer.chat_template:
             raise ValueError(
                 f"the tokenizer of {name!r} has no chat template; use an instruction-tuned model, or set "
-                "tokenizer.chat_template to a Jinja template such as ChatML's"
+                "tokenizer.chat_template to a Jinja template such as opsd_lab.contexts.CHATML"
             )
         if getattr(self.tokenizer, "backend_tokenizer", None) is None:
             raise ValueError(

