@@ -70,7 +70,7 @@ def test_the_same_rows_come_out_of_every_kind_of_file(tmp_path, ending):
 
 
 def test_what_is_no_source_is_refused_with_what_would_be_one(tmp_path):
-    with pytest.raises(ValueError, match=r"a file ends in one of \.jsonl, .*other names begin with builtin: or hub:"):
+    with pytest.raises(ValueError, match=r"a file ends in one of \.jsonl, .*other names begin with builtin:, gym: or hub:"):
         open_problems("problems.txt")
     with pytest.raises(FileNotFoundError, match=r"there is no file nowhere\.csv"):
         open_problems("nowhere.csv")

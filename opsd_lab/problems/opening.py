@@ -10,6 +10,7 @@ from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
 from opsd_lab.problems.files import stem
 from opsd_lab.problems.hub import hub_rows
 from opsd_lab.problems.problem import FIELDS, NEEDED, BadRow, Fault, Problem, checked_fields
+from opsd_lab.problems.reasoning_gym import reasoning_gym_problems
 from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
 from opsd_lab.problems.rows import Fields, Row, csv_rows, json_rows, parquet_rows
 from opsd_lab.problems.word_problems import builtin
@@ -57,8 +58,9 @@ def open_problems(
     """Return the problems of a source, those rows left out that are none, and a report of it.
 
     Args:
-        name: "builtin:one_step/train" and its like; "hub:openai/gsm8k/train", or "hub:" with a name of `COLUMN_MAPS`; else a file:
-            JSONL, CSV, TSV or Parquet, maybe with .gz behind.
+        name: "builtin:one_step/train" and its like; "gym:chain_sum/0/500", the first 500 that reasoning-gym draws of a task with
+            seed 0; "hub:openai/gsm8k/train", or "hub:" with a name of `COLUMN_MAPS`; else a file: JSONL, CSV, TSV or Parquet, maybe
+            with .gz behind.
         columns: the column of each field of `Problem`, where they are called otherwise; whole solutions in the place of answers are
             taken apart.
         limit: how many rows are read at most; None for all.
@@ -73,6 +75,12 @@ def open_problems(
     if kind == "builtin":
         family, _, split = rest.partition("/")
         return _opened(name, ((i, vars(problem), []) for i, problem in enumerate(builtin(family, split))), limit, "row", Report(name))
+    if kind == "gym":
+        task, *numbers = rest.split("/")
+        if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+            raise ValueError(f"{name!r} names no problems of reasoning-gym; write task, seed and number, such as gym:chain_sum/0/500")
+        drawn = reasoning_gym_problems(task, int(numbers[1]), int(numbers[0]))
+        return _opened(name, ((i, vars(problem), []) for i, problem in enumerate(drawn)), limit, "row", Report(name))
     report = Report(name)
     if kind == "hub":
         return _opened(rest, _from_hub(rest, columns, required, report), limit, "row", report)
@@ -80,7 +88,9 @@ def open_problems(
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     if ending not in ENDINGS:
         kinds = ", ".join(ENDINGS)
-        raise ValueError(f"{name!r} is no source of problems: a file ends in one of {kinds}, other names begin with builtin: or hub:")
+        raise ValueError(
+            f"{name!r} is no source of problems: a file ends in one of {kinds}, other names begin with builtin:, gym: or hub:"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {name}")
 
