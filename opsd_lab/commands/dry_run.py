@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from opsd_lab.contexts.views import needs_rollout
+from opsd_lab.runs.alarms import nothing_to_teach
 from opsd_lab.runs.building import Built
 from opsd_lab.runs.plan import Plan, plan_to_toml
 from opsd_lab.training.ledger import peak_memory_gib
@@ -37,7 +38,7 @@ def prompts(trainer: Trainer) -> str:
         else:
             teacher = contexts.text(problem, "teacher", name)
             parts.append(f"The teacher reads ({MARK[0].strip()} marks what the student does not):\n{_marked(teacher, student)}")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *filter(None, [nothing_to_teach(trainer)])])
 
 
 def _marked(text: str, known: str) -> str:

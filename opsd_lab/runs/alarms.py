@@ -4,7 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from opsd_lab.contexts import no_privilege
+from opsd_lab.policies.teachers import OtherTeacher
 from opsd_lab.training.clipping import COSINE
+from opsd_lab.training.trainer import Trainer
 
 Row = dict[str, Any]
 Rule = Callable[[Mapping[str, float], Row], str]
@@ -81,6 +84,17 @@ RULES: tuple[Rule, ...] = (
     teacher_no_better,
     clip_against_teacher,
 )
+
+
+def nothing_to_teach(trainer: Trainer) -> str:
+    """Return what is wrong where the teacher is the student's own model and no view shows it anything; "" where nothing is."""
+    blind = all(view is no_privilege for view in trainer.contexts.views.values())
+    if blind and trainer.objective.needs_teacher and not isinstance(trainer.teacher, OtherTeacher):
+        return (
+            "the teacher sees nothing that the student does not: unless that is meant as a control, name a view in the recipe, "
+            "such as recipe.view.piece=reference_solution"
+        )
+    return ""
 
 
 class Alarms:

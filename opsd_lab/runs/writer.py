@@ -15,7 +15,7 @@ from opsd_lab.basics.interrupts import deferred_interrupts
 from opsd_lab.contexts.views import needs_rollout
 from opsd_lab.identity.parts import Parts, differences, parts_of
 from opsd_lab.rollouts import save_rollouts
-from opsd_lab.runs.alarms import Alarms
+from opsd_lab.runs.alarms import Alarms, nothing_to_teach
 from opsd_lab.runs.keep import Best, Keep, Stop
 from opsd_lab.runs.lines import append_line, keep_lines, read_lines
 from opsd_lab.runs.probe import Probe
@@ -97,6 +97,8 @@ class Writer:
         if self._writes and not (run.folder / "run.json").exists():
             run.write_about({**self._about, **described(trainer), "keep": vars(self._keep), "experiment": whole})
             run.tell("started", "", 0)
+            if told := nothing_to_teach(trainer):
+                self._warn(told)
         elif self._writes:
             self._forget()
             run.write_about({**run.about, **self._about, "keep": vars(self._keep)})

@@ -13,6 +13,7 @@ from opsd_lab.__main__ import main
 from opsd_lab.basics.schedules import Cosine
 from opsd_lab.commands.memory import available, check_memory, needed
 from opsd_lab.commands.train import read_plan
+from opsd_lab.contexts import bare_solution, reference_solution
 from opsd_lab.objectives import OPSD
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.runs import Run
@@ -39,6 +40,20 @@ def test_a_recipe_file_that_ships_comes_back_from_its_whole_text_equal(name):
     text = plan_to_toml(plan)
     assert plan_from_toml(text) == plan and plan_to_toml(plan_from_toml(text)) == text
     assert isinstance(plan.recipe.objective, OPSD) and (plan.data.validation or plan.data.held_out)
+    assert plan.recipe.view in (reference_solution, bare_solution), "the teacher of a recipe sees the solution"
+
+
+def test_a_teacher_that_sees_nothing_is_told_before_and_in_the_run(monkeypatch, tmp_path, capsys):
+    view = "recipe.view={piece='no_privilege'}"
+    assert call(monkeypatch, "train", *SMALL, view, "--out", tmp_path / "a", "--dry-run") == 0
+    told = "the teacher sees nothing that the student does not: unless that is meant as a control, name a view in the recipe"
+    assert told in capsys.readouterr().out
+    assert call(monkeypatch, "train", *SMALL, view, "--out", tmp_path / "a") == 0
+    assert f"warning: {told}" in capsys.readouterr().err
+    (event,) = [row for row in Run.open(tmp_path / "a").events.to_dict("records") if row["kind"] == "warning" and told in row["text"]]
+    assert event["step"] == 0
+    remedy = re.search(r"such as (\S+)$", event["text"])[1]
+    assert read_plan(Path("sandbox"), (remedy,)).recipe.view is reference_solution
 
 
 def test_the_papers_recipes_have_the_papers_numbers():
