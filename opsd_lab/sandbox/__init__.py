@@ -41,8 +41,6 @@ PLANS = {
 def load_sandbox(name: str = "student", folder: Path = FOLDER, *, device: str = "cpu") -> Policy:
     """Load the sandbox's model in float32; "expert" is the larger one that can do without privileged information.
 
-    On a processor it is as fast as on a GPU, which waits for a model so small.
-
     Raises:
         ValueError: for another name.
         FileNotFoundError: when it is not there; the message says how it is made.

@@ -69,7 +69,7 @@ def speed() -> Fields:
         "bench_dtype": found[0]["step"]["dtype"].removeprefix("torch."),
         "bench_half": found[-1]["gpu"]["dtype"].removeprefix("torch."),
         "bench": markdown(["processor", "what", "beside", "time", "memory"], [line for bench in found for line in _beside(bench)]),
-        "gradient_error": f"{max(_gradient_errors(found, found[0]['loss']['sizes'][0]['dtype'])):.0e}",
+        "gradient_error": f"{max(_gradient_errors(found, _losses(found[0])[0]['dtype'])):.0e}",
         "half_gradient_error": f"{max(_gradient_errors(found, found[-1]['gpu']['dtype'])):.0e}",
         "bench_prompts": writing[0]["prompts"],
         "bench_new": writing[0]["new_tokens"],
@@ -78,14 +78,19 @@ def speed() -> Fields:
 
 
 def _gradient_errors(found: Sequence[Mapping], dtype: str) -> list[float]:
-    first = [bench["loss"]["sizes"][0] for bench in found]
+    first = [_losses(bench)[0] for bench in found]
     return [size["gradient_error"]["ours"] for size in first if size["dtype"] == dtype]
+
+
+def _losses(found: Mapping[str, Mapping]) -> list[Mapping]:
+    """Return the comparisons of the loss: of a GPU, those of `tests.benchmarks.gpu`."""
+    return [found["gpu"]["loss"]] if "gpu" in found else found["loss"]["sizes"]
 
 
 def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
     """Return the rows of one processor: ours divided by theirs."""
     lines = []
-    for size in found["loss"]["sizes"]:
+    for size in _losses(found):
         what = f"loss with all statistics, {size['tokens']:,} tokens, vocabulary {size['vocabulary']:,}"
         for peer in (peer for peer in PEERS if peer in size["time_vs"]):
             lines.append([what, PEERS[peer], number(size["time_vs"][peer]["median"], 2), number(size["memory_vs"][peer], 2)])
@@ -97,7 +102,7 @@ def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
     if "gpu" in found:
         what = f"loss with all statistics, {found['gpu']['tokens']:,} tokens, vocabulary {found['gpu']['vocabulary']:,}"
         lines.append([what, "its matrix products alone", number(found["gpu"]["time_vs_floor"]["median"], 2), ""])
-    return [[_machine(found["loss"]["machine"]), *line] for line in lines]
+    return [[_machine(found["gpu" if "gpu" in found else "loss"]["machine"]), *line] for line in lines]
 
 
 def _machine(machine: Mapping[str, object]) -> str:
