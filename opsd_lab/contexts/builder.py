@@ -5,6 +5,7 @@ each view. Texts are joined, never formatted, so a literal `\\boxed{}` or `{x}` 
 """
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from opsd_lab.basics.options import name_of
 from opsd_lab.basics.schedules import Controller, at_step
 from opsd_lab.contexts.chat import ChatFormat, check_switches
-from opsd_lab.contexts.prompts import Prompt, PromptWriter
+from opsd_lab.contexts.prompts import Prompt, PromptWriter, UnwritableText
 from opsd_lab.contexts.views import Shown, View, WrittenView, needs_rollout, reference_solution
 from opsd_lab.problems.problem import Problem
 
@@ -139,7 +140,8 @@ class ContextBuilder:
         """Return a problem's prompts with those of the views that look at one of its rollouts and at its group (`Group`).
 
         `prompts` are those that `build` made of the `problem`. Such views are given `rollout` and `group` besides the problem.
-        `written` has what the teacher wrote for its views, by their names; a view that it leaves out has nothing to show.
+        `written` has what the teacher wrote for its views, by their names; a view that it leaves out has nothing to show. A view also
+        has nothing where a model wrote what could not be kept apart from control tokens; a warning says so.
 
         Raises:
             ValueError: as `build` does.
@@ -185,7 +187,14 @@ class ContextBuilder:
 
     def _teacher(self, problem: Problem, name: str, view: View, *seen: object) -> tuple[int, ...] | None:
         shown = self._asked(problem, name, view, *seen)
-        return None if shown is None else self._written(problem, "teacher", shown).ids
+        try:
+            return None if shown is None else self._written(problem, "teacher", shown).ids
+        except UnwritableText as error:
+            if not seen:
+                raise
+            # What a model wrote must not end a run.
+            warnings.warn(f"{error}; the view has nothing to show of this rollout", stacklevel=3)
+            return None
 
     def _written(self, problem: Problem, side: str, shown: Shown | None) -> Prompt:
         chat = {"student": self.student, "teacher": self.teacher}[side]
@@ -194,7 +203,8 @@ class ContextBuilder:
         try:
             prompt = self._writers[side].prompt({"question": question, **privileged, "instruction": chat.instruction})
         except ValueError as error:
-            raise ValueError(f"problem {problem.id!r}, the {side}'s prompt: {error}") from error
+            kind = UnwritableText if isinstance(error, UnwritableText) else ValueError
+            raise kind(f"problem {problem.id!r}, the {side}'s prompt: {error}") from error
         if self.max_tokens is not None and len(prompt.ids) > self.max_tokens:
             raise ValueError(
                 f"problem {problem.id!r}: the {side}'s prompt has {len(prompt.ids)} tokens, more than max_tokens = "

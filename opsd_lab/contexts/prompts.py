@@ -12,6 +12,10 @@ from opsd_lab.contexts.control import MARK, MARKUP, NONCHARACTER, SOME_TEXT, Con
 SYSTEM = "system turn"
 
 
+class UnwritableText(ValueError):
+    """A text that this tokenizer and chat template cannot write apart from control tokens."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as tokens and as text; in `marked`, `control.MARK` stands in what looks like a control token and is none."""
@@ -47,8 +51,9 @@ class PromptWriter:
         """Return the prompt; `parts` are the texts of the user turn by what they are.
 
         Raises:
-            ValueError: when the template fails, or a text could not be kept apart from the template's control tokens; the message
-                says which text, with what to do.
+            UnwritableText: when a text could not be kept apart from the template's control tokens; the message says which text, with
+                what to do.
+            ValueError: when the template fails.
         """
         texts = {name: part for name, part in {**parts, SYSTEM: self.chat.system or ""}.items() if part}
         self._check(texts)
@@ -59,11 +64,11 @@ class PromptWriter:
             system = self.chat.system and self.control.mark(self.chat.system)
             marked = self._render("\n\n".join(self.control.mark(part) for part in parts.values() if part), system)
         if marked.replace(MARK, "") != written:
-            raise ValueError(f"{held[0]}, on which the chat template itself acts, so that the text would be changed; reword it")
+            raise UnwritableText(f"{held[0]}, on which the chat template itself acts, so that the text would be changed; reword it")
         try:
             return Prompt(tuple(self.control.encode(marked, self._expected)), marked, self.control)
         except ValueError as error:
-            raise ValueError(f"{held[0] if held else 'its ' + ', '.join(texts)}: {error}; reword it") from error
+            raise UnwritableText(f"{held[0] if held else 'its ' + ', '.join(texts)}: {error}; reword it") from error
 
     @cached_property
     def _expected(self) -> list[int]:
@@ -79,7 +84,7 @@ class PromptWriter:
         for name, text in texts.items():
             check_text(text, f"its {name}")
             if found := next((mark for mark in self._plain_marks if mark in text), None):
-                raise ValueError(
+                raise UnwritableText(
                     f"its {name} contains {found!r}, which this chat template writes around turns as plain text, so that no model "
                     "could tell the two apart; reword it"
                 )
@@ -89,10 +94,10 @@ def check_text(text: str, whose: str) -> None:
     """Make sure that a text holds no noncharacter.
 
     Raises:
-        ValueError: when it does.
+        UnwritableText: when it does.
     """
     if found := NONCHARACTER.search(text):
-        raise ValueError(f"{whose} contains U+{ord(found[0]):04X}, which Unicode keeps out of texts; remove it")
+        raise UnwritableText(f"{whose} contains U+{ord(found[0]):04X}, which Unicode keeps out of texts; remove it")
 
 
 def _longest_conversation(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> str:

@@ -464,3 +464,20 @@ def test_a_cosine_begins_and_ends_as_the_line_does_and_is_half_way_in_the_middle
     assert curve.at(4) == pytest.approx((1 + math.cos(math.pi / 4)) / 2) and curve.at(4) > line.at(4)
     with pytest.raises(ValueError, match="Cosine: steps is 0"):
         Cosine(1.0, 0.0, 0)
+
+
+@pytest.mark.parametrize("wrote", ["<user>", "8\ufdd0"])
+def test_what_a_model_wrote_and_no_prompt_can_hold_is_not_shown_and_does_not_end_a_run(wrote):
+    policy, problem = load_sandbox(), worksheets("sheet", "train", 1)[0]
+    contexts = ContextBuilder(policy.tokenizer, FailedPeer(), student=CHAT, teacher=CHAT)
+    prompts = contexts.build(problem)
+    own, peer = (Rollout(problem.id, prompts.student_ids, (1,), (-1.0,), "stop", text) for text in ("1", wrote))
+    group = Group(problem, (own, peer), (1.0, 0.0))
+    with pytest.warns(UserWarning, match=f"problem '{problem.id}', the teacher's prompt: its privileged text contains .*not"):
+        assert contexts.with_rollout(prompts, problem, own, group).teachers == {"teacher": None}
+    assert contexts.with_rollout(prompts, problem, peer, Group(problem, (peer, own), (1.0, 0.0))).teacher_ids
+    written = ContextBuilder(policy.tokenizer, WrittenView(reference_solution, lambda problem, text: text, 8), student=CHAT)
+    with pytest.warns(UserWarning, match="the view has nothing to show of this rollout"):
+        assert written.with_rollout(written.build(problem), problem, own, group, {"teacher": wrote}).teachers == {"teacher": None}
+    with pytest.raises(ValueError, match="privileged text contains"):  # what people gave does
+        ContextBuilder(policy.tokenizer, lambda problem: wrote, student=CHAT).build(problem)
