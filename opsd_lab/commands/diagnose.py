@@ -1,7 +1,7 @@
 """`diagnose`: what a teacher teaches token by token, for any model with problems or with rollouts that exist, as a page."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +9,10 @@ from typing import Annotated
 import pandas as pd
 from tyro.conf import Positional, arg
 
-from opsd_lab.commands.evaluate import policy_named, problems_for
+from opsd_lab.basics.schedules import at_step
+from opsd_lab.commands.evaluate import policy_named, problems_for, sampling_of
 from opsd_lab.contexts import ChatFormat, ContextBuilder, View
+from opsd_lab.contexts.views import needs_rollout
 from opsd_lab.diagnostics import (
     by_view,
     divergence_by_class,
@@ -30,7 +32,7 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import Rollout, SamplingParams, load_rollouts, sample_rollouts, save_rollouts
 from opsd_lab.runs.building import sampler_of
-from opsd_lab.runs.plan import ModelPlan
+from opsd_lab.runs.plan import ModelPlan, Plan
 from opsd_lab.token_view import render_views
 from opsd_lab.tokens.table import TokenTable
 
@@ -46,11 +48,11 @@ def diagnose(
     limit: int = 64,
     rollouts: Path | None = None,
     n: int = 2,
-    temperature: float = 1.0,
-    max_new_tokens: int = 512,
+    temperature: float | None = None,
+    max_new_tokens: int | None = None,
     recipe: Path | None = None,
     step: str = "last",
-    views: tuple[str, ...] = ("reference", "answer", "other problem", "none"),
+    views: tuple[str, ...] = (),
     show: int = 3,
     seed: int = 0,
 ) -> None:
@@ -61,16 +63,17 @@ def diagnose(
     Args:
         model: a run's folder, a hub id, a model's folder, a GGUF file, or a packaged model. A run's teacher has its initial weights.
         out: the folder for the page, report.html, and what it is made of.
-        data: the problems, by a name that a recipe file takes; left out, the run's or recipe's test problems.
+        data: the problems, by a name that a recipe file takes; left out, those that the run or recipe tests on or holds out.
         columns: which column of the data holds which field, such as question=problem.
         limit: how many problems are looked at.
         rollouts: rollouts that exist, a file of save_rollouts or a run's; left out, the model writes some.
         n: rollouts for each problem.
-        temperature: at which they are drawn.
-        max_new_tokens: how long they may be.
-        recipe: a recipe file whose chat formats are taken; a run has its own.
+        temperature: at which they are drawn; left out, the run's or recipe's, else 1.
+        max_new_tokens: how long they may be; left out, the run's or recipe's, else 512.
+        recipe: a recipe file whose chat formats, view and sampling are taken; a run has its own.
         step: of a run: last, best, or the number of a step that has a checkpoint.
-        views: of reference, answer, hints, half, wrong, other problem, none; those that the problems allow are taken.
+        views: of recipe (what the run or recipe shows), reference, answer, hints, half, wrong, other problem, none; those that the
+            problems allow are taken. Left out, recipe or else reference, with answer, other problem and none.
         show: how many rollouts are shown token by token.
         seed: that of sampling.
     """
@@ -78,11 +81,12 @@ def diagnose(
     name, problems = problems_for(plan, data, columns, limit)
     chat = ChatFormat() if plan is None else plan.recipe.student_chat or plan.chat
     teacher_chat = (plan and (plan.recipe.teacher_chat or plan.teacher_chat)) or chat
-    params = SamplingParams(max_new_tokens, temperature=temperature, n=n, seed=seed)
+    params = sampling_of(plan, 512, temperature=temperature, max_new_tokens=max_new_tokens, n=n, seed=seed)
     written = _rollouts(rollouts, out, policy, problems, chat, params)
     known = {rollout.problem_id for rollout in written}
     problems = [problem for problem in problems if problem.id in known]
-    chosen = usable_views(problems, views)
+    own = recipe_view(plan)
+    chosen = usable_views(problems, views or ("recipe" if own else "reference", "answer", "other problem", "none"), own)
     tables = study_tables(
         policy, teacher, problems, written, chosen, chat=chat, teacher_chat=teacher_chat, top_k=20, parts=out / "scores"
     )
@@ -91,13 +95,20 @@ def diagnose(
     print(f"{about}\n{path}")
 
 
-def usable_views(problems: Sequence[Problem], names: Sequence[str]) -> dict[str, View]:
-    """Return the views that all problems have something for, by name.
+def recipe_view(plan: Plan | None) -> dict[str, View]:
+    """Return a plan's view as the view "recipe"; nothing where there is no single one that needs the problem alone."""
+    view = plan and plan.recipe.view
+    plain = callable(view) and not needs_rollout(view) and not hasattr(view, "begin") and at_step(view, 1) is view
+    return {"recipe": view} if plain else {}
+
+
+def usable_views(problems: Sequence[Problem], names: Sequence[str], own: Mapping[str, View]) -> dict[str, View]:
+    """Return the views of these `names` that all `problems` have something for, by name; `own` are views beside the study's.
 
     Raises:
         ValueError: for an unknown name, or where none is left.
     """
-    every = study_views(problems)
+    every = own | study_views(problems)
     if unknown := [name for name in names if name not in every]:
         raise ValueError(f"there is no view {unknown[0]!r}; there are {', '.join(every)}")
     found = {}

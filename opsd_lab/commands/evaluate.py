@@ -21,7 +21,7 @@ from opsd_lab.policies.teachers import Teacher, fixed_teacher, live_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.runs import Run
-from opsd_lab.runs.building import policy_of, problems_named, sampler_of
+from opsd_lab.runs.building import apart, policy_of, problems_named, sampler_of
 from opsd_lab.runs.export import chosen_step, plan_of
 from opsd_lab.runs.plan import DataPlan, Engine, ModelPlan, Plan
 from opsd_lab.training.checkpoints import load_weights
@@ -35,7 +35,7 @@ def evaluate(
     limit: int | None = None,
     n: int = 1,
     temperature: float = 0.0,
-    max_new_tokens: int = 1024,
+    max_new_tokens: int | None = None,
     recipe: Path | None = None,
     step: str = "last",
     by: By = "final",
@@ -47,13 +47,13 @@ def evaluate(
 
     Args:
         model: a run's folder, a hub id, a model's folder, a GGUF file, or a packaged model.
-        data: the problems, by a name that a recipe file takes; left out, the run's or recipe's test problems.
+        data: the problems, by a name that a recipe file takes; left out, those that the run or recipe tests on or holds out.
         columns: which column of the data holds which field, such as question=problem.
         limit: how many rows are read at most.
         n: completions for each problem.
         temperature: 0 for greedy answers.
-        max_new_tokens: how long an answer may be.
-        recipe: a recipe file whose chat format is taken; a run has its own.
+        max_new_tokens: how long an answer may be; left out, the run's or recipe's, else 1024.
+        recipe: a recipe file whose chat format and sampling are taken; a run has its own.
         step: of a run: last, best, or the number of a step that has a checkpoint.
         by: which answer of a completion counts.
         engine: what writes.
@@ -64,7 +64,7 @@ def evaluate(
     source, problems = problems_for(plan, data, columns, limit)
     chat = ChatFormat() if plan is None else plan.evaluation_chat or plan.recipe.evaluation_chat or plan.chat
     contexts = ContextBuilder(policy.tokenizer, student=chat)
-    params = SamplingParams(max_new_tokens, temperature=temperature, n=n, seed=seed)
+    params = sampling_of(plan, 1024, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed)
     sampler = sampler_of(ModelPlan(engine=engine), policy)
     with Grader() as grader, sampler if hasattr(sampler, "__exit__") else nullcontext():
         found = evaluate_policy(sampler, problems, contexts.student_prompt, params, grader, name=model)
@@ -72,7 +72,7 @@ def evaluate(
     for name, estimate in {"avg": found.accuracy(by), "pass": found.pass_at_k(n, by), "maj": found.maj_at_k()}.items():
         if n > 1 or name == "avg":
             print(f"  {name}@{n} {number(estimate.mean, 3)} [{number(estimate.low, 3)}, {number(estimate.high, 3)}]")
-    print(f"  {found.truncation_rate:.0%} cut at {max_new_tokens} tokens, {found.mean_length:.0f} tokens on average")
+    print(f"  {found.truncation_rate:.0%} cut at {params.max_new_tokens} tokens, {found.mean_length:.0f} tokens on average")
     if out is not None:
         write_whole(out, partial(found.rows.to_parquet, index=False, compression="zstd"))
         print(f"  answers in {out}")
@@ -81,8 +81,8 @@ def evaluate(
 def problems_for(plan: Plan | None, data: str | None, columns: Sequence[str], limit: int | None) -> tuple[str, list[Problem]]:
     """Return the name of some problems and the problems, after printing how their rows were read.
 
-    `data` names them; left out, they are the `plan`'s test problems, or those that it validates on. `columns` has entries such as
-    "question=problem", and `limit` is how many rows are read at most.
+    `data` names them; left out, they are the `plan`'s test problems, those that it validates on, or those that it holds out.
+    `columns` has entries such as "question=problem", and `limit` is how many there are at most.
 
     Raises:
         FileNotFoundError, ValueError: where there are none, or as `open_problems` does.
@@ -90,6 +90,10 @@ def problems_for(plan: Plan | None, data: str | None, columns: Sequence[str], li
     if wrong := [pair for pair in columns if "=" not in pair]:
         raise ValueError(f"{wrong[0]!r} names no column; write it as question=problem")
     name = data or (plan and (plan.data.test or plan.data.validation)) or ""
+    if not name and plan and plan.data.held_out:
+        train, report = problems_named(plan.data.train, plan.data)
+        print(report, flush=True)
+        return f"{plan.data.train}, held out", apart(train, plan.data.held_out, plan.seed)[1][:limit]
     if not name:
         raise ValueError("there are no problems to look at; name them with --data, such as --data builtin:one_step/test")
     own = plan.data.columns if plan and not data else {}
@@ -97,6 +101,12 @@ def problems_for(plan: Plan | None, data: str | None, columns: Sequence[str], li
     problems, report = problems_named(name, DataPlan(name, columns=own | named, limit=limit))
     print(report, flush=True)
     return name, problems
+
+
+def sampling_of(plan: Plan | None, longest: int, **wanted: float | None) -> SamplingParams:
+    """Return the sampling of a `plan` with what is `wanted` and not None in its place; without a plan, up to `longest` tokens."""
+    own = SamplingParams(longest) if plan is None else replace(plan.sampling, **plan.recipe.sampling)
+    return replace(own, **{name: value for name, value in wanted.items() if value is not None})
 
 
 def policy_named(model: str, recipe: Path | None, step: str, engine: Engine = "transformers") -> tuple[Policy, Plan | None, Teacher]:

@@ -80,7 +80,7 @@ def test_a_diagnosis_is_a_page_without_a_network_that_goes_on_where_it_stopped(r
     small = ["--limit", "12", "--n", "2", "--max-new-tokens", "64", "--show", "2"]
     assert call(monkeypatch, "diagnose", runs / "a", "--out", tmp_path / "d", *small) == 0
     told, page = capsys.readouterr().out, (tmp_path / "d" / "report.html").read_text(encoding="utf-8")
-    assert "24 rollouts of 12 problems of sandbox:sheet/test/256, under the views reference, answer, other problem, none" in told
+    assert "24 rollouts of 12 problems of sandbox:sheet/test/256, under the views recipe, answer, other problem, none" in told
     for text in ("Steps and outcomes", "Is the gap negative on wrong steps?", "default-src 'none'", "plotly.js", "opsd-view"):
         assert text in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
@@ -92,7 +92,28 @@ def test_a_diagnosis_is_a_page_without_a_network_that_goes_on_where_it_stopped(r
     assert call(monkeypatch, "diagnose", "sandbox", "--out", tmp_path / "e", *train, "--views", "reference", "none") == 0
     assert "4 rollouts of 4 problems" in capsys.readouterr().out
     assert call(monkeypatch, "diagnose", "sandbox", "--out", tmp_path / "e", *train, "--views", "refrence") == 2
-    assert "there is no view 'refrence'; there are reference" in capsys.readouterr().err
+    assert "there is no view 'refrence'; there are recipe, reference" in capsys.readouterr().err
+
+
+def test_a_run_is_measured_and_diagnosed_as_it_was_trained_on_the_problems_that_it_held_out(monkeypatch, tmp_path, capsys):
+    text = """steps = 2
+rollouts = 4
+data = { train = "sandbox:easy/train/16", held_out = 3 }
+model = { name = "sandbox" }
+chat = { instruction = "" }
+recipe = { view = { piece = "bare_solution" } }
+sampling = { max_new_tokens = 24 }
+probe = { every = 2, problems = 2 }
+"""
+    (tmp_path / "mine.toml").write_text(text)
+    assert call(monkeypatch, "train", tmp_path / "mine.toml", "--out", tmp_path / "a") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "evaluate", tmp_path / "a") == 0
+    told = capsys.readouterr().out
+    assert "on sandbox:easy/train/16, held out, 3 problems" in told and "cut at 24 tokens" in told
+    assert call(monkeypatch, "diagnose", tmp_path / "a", "--out", tmp_path / "d") == 0
+    told = capsys.readouterr().out
+    assert "6 rollouts of 3 problems of sandbox:easy/train/16, held out, under the views recipe, answer," in told
 
 
 def test_the_doctor_finds_what_is_there_and_trains_a_little(monkeypatch, capsys):
