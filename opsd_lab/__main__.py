@@ -6,7 +6,7 @@ import sys
 from tyro.extras import SubcommandApp
 
 OWN = ("train", "evaluate", "diagnose", "compare", "watch", "export", "doctor", "fetch")
-EVIDENCE = ("study", "show", "walkthrough", "champ", "clip", "sandbox", "methods", "results")
+EVIDENCE = ("study", "show", "walkthrough", "champ", "premise", "clip", "sandbox", "methods", "results")
 MODULES = {name: f"opsd_lab.commands.{name}" for name in OWN} | dict.fromkeys(EVIDENCE, "opsd_lab.commands.evidence")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ from opsd_lab.experiments.catalogue import STUDIES
 from opsd_lab.experiments.clip_study import clip_table
 from opsd_lab.experiments.results_page import results_page
 from opsd_lab.experiments.study_tables import seeds_table
+from opsd_lab.grading import Grader
 from opsd_lab.methods.page import methods_page
 from opsd_lab.policies.policy import load_policy
+from opsd_lab.rollouts import SamplingParams
 from opsd_lab.studies.results import failures
 from opsd_lab.studies.study import COLUMNS, run_study
 
@@ -164,6 +167,39 @@ def champ(
     rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
     write_whole(out, partial(rows.assign(model=model).to_parquet, index=False, compression="zstd"))
     print(first_wrong_step(rows[rows["scope"] == "all"]).round(3).to_string(index=False))
+
+
+def premise(
+    model: str = "smollm2-135m-instruct",
+    out: Path | None = None,
+    sets: tuple[str, ...] = (),
+    count: int = 32,
+    n: int = 4,
+    max_new_tokens: int = 320,
+    parts: Path = Path("build/premise"),
+) -> None:
+    """Measure how well a model answers the same problems under each privileged view; write every verdict and print the table.
+
+    The extras `champ` and `reasoning-gym` bring the data. Interrupted, the same command goes on where it stopped.
+
+    Args:
+        model: a hub id, a folder, a GGUF file, or a packaged model.
+        out: the Parquet file to write; it holds verdicts and no text. Left out, build/premise_MODEL.parquet.
+        sets: of one_step, two_step, CHAMP and reasoning-gym's tasks; left out, all.
+        count: how many problems of each set.
+        n: answers for each problem under each view.
+        max_new_tokens: how long an answer may be.
+        parts: the folder for finished parts.
+    """
+    from opsd_lab.experiments.premise import SETS, Premise, measure_premise, premise_table
+
+    name = re.sub(r"[^\w.-]+", "_", model)
+    wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n))
+    with Grader() as grader:
+        rows = measure_premise(load_policy(model), wanted, grader, parts / name).assign(model=model)
+    path = out or Path("build") / f"premise_{name}.parquet"
+    write_whole(path, partial(rows.to_parquet, index=False, compression="zstd"))
+    print(premise_table(rows).drop(columns=["n", "unit", "note"]).round(2).to_string(index=False))
 
 
 def sandbox(name: str = "student", out: Path | None = None) -> None:

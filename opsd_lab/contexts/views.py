@@ -29,6 +29,7 @@ SHOWN_SOLUTION = "Here is a verified solution:"
 SHOWN_BEGINNING = "Here is the beginning of a verified solution:"
 SHOWN_ANSWER = ("The verified answer is ", ". Derive it step by step.")  # before and after the answer
 SHOWN_HINTS = ("Hints:", "- ")  # above the hints, and before each
+BLANK = "___"
 OWN_WORDS = "Do not copy it: understand it, then derive the answer again in your own words."
 
 
@@ -132,6 +133,9 @@ def hints(problem: Problem) -> str:
     return heading + "\n" + "\n".join(mark + hint for hint in problem.hints)
 
 
+WRITE_ANOTHER = "pass wrong_solution a function that writes a wrong solution"
+
+
 def replace_answer(problem: Problem) -> str:
     """Return the problem's solution with another number wherever its answer stands.
 
@@ -140,14 +144,32 @@ def replace_answer(problem: Problem) -> str:
     Raises:
         ValueError: when the answer is no whole number or does not stand in the solution.
     """
-    solution = _solution(problem)
-    pattern = rf"(?<![\d.,]){re.escape(problem.answer)}(?![\d]|[.,]\d)"
-    if not re.fullmatch(r"-?\d+", problem.answer) or not re.search(pattern, solution):
-        raise ValueError(
-            f"problem {problem.id!r}: its answer {problem.answer!r} is no whole number that stands in its solution; "
-            "pass wrong_solution a function that writes a wrong solution"
-        )
-    return re.sub(pattern, str(int(problem.answer) + 1 + _stable_index(problem.id, 9)), solution)
+    if not re.fullmatch(r"-?\d+", problem.answer):
+        raise ValueError(f"problem {problem.id!r}: its answer {problem.answer!r} is no whole number; {WRITE_ANOTHER}")
+    other = str(int(problem.answer) + 1 + _stable_index(problem.id, 9))
+    return _without_answer(problem, other, WRITE_ANOTHER)
+
+
+def _without_answer(problem: Problem, other: str, remedy: str) -> str:
+    """Return the solution with another text wherever the answer stands; not within a longer number or word."""
+    solution, answer = _solution(problem), problem.answer
+    before = r"(?<![\d.,])" if re.match(r"-?\d", answer) else r"(?<!\w)" if answer[:1].isalpha() else ""
+    after = r"(?![\d]|[.,]\d)" if answer[-1:].isdigit() else r"(?!\w)" if answer[-1:].isalpha() else ""
+    changed, count = re.subn(f"{before}{re.escape(answer)}{after}", lambda _: other, solution)
+    if not count:
+        raise ValueError(f"problem {problem.id!r}: its answer {answer!r} does not stand in its solution; {remedy}")
+    return changed
+
+
+def hidden_answer(problem: Problem, closing: str = OWN_WORDS) -> str:
+    """Show the problem's solution with a blank wherever its answer stands, followed by the sentence `closing`.
+
+    A control: the way stands there, and what would be copied as the answer does not.
+
+    Raises:
+        ValueError: when the problem has no solution, or the answer does not stand in it.
+    """
+    return _show_solution(_without_answer(problem, BLANK, "choose another privileged view"), closing)
 
 
 def change_numbers(problem: Problem) -> str:

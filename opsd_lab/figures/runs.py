@@ -106,8 +106,8 @@ class LiveRun:
         if get_ipython() is None:
             return
         self._curves = show_again(figure, self._curves)
-        warned = self._run.events.query("kind == 'warning'")
-        told = "".join(f"<li>step {row.step}: {html.escape(visible_text(row.text))}</li>" for row in warned.itertuples())
+        warned = self._run.events.query("kind == 'warning'").groupby("text", sort=False)["step"]
+        told = "".join(f"<li>step {', '.join(map(str, steps))}: {html.escape(visible_text(text))}</li>" for text, steps in warned)
         page = {"text/html": f"<ul>{told}</ul>{self._rollout}" if told else self._rollout}
         if self._beside is None:
             self._beside = DisplayHandle()

@@ -23,7 +23,7 @@ MANIFEST = "sha256.json"
 KEY = 16  # digits of a file's SHA-256 that name its checkpoint
 
 
-class CorruptModelError(RuntimeError):
+class CorruptModelError(ValueError):
     """A model file whose bytes are not the expected ones."""
 
 

@@ -133,17 +133,30 @@ def load_policy(name: str | Path = NAME, *, dtype: str | torch.dtype = "auto", d
     Raises:
         FileNotFoundError, CorruptModelError: for a packaged model and a GGUF file, see `packaged` and `gguf_files`.
         OSError: from transformers, when the name is neither a folder nor reachable on the hub.
-        ValueError: when a LoRA does not name the model that it belongs to, or that is not to be found.
+        ValueError: when a LoRA does not name the model that it belongs to, or that is not to be found; and for a device that is not
+            there.
     """
     source = checkpoint_of(name)
     if find_adapter_config_file(str(source)) is not None:
         return _load_adapter(str(source), dtype=dtype, device=device)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = usable_device(device)
     tokenizer = AutoTokenizer.from_pretrained(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     if dtype == "auto" and model.dtype == torch.bfloat16 and place.type == "cpu" and not multiplies_bfloat16():
         model = model.float()
     return Policy(str(name), model.to(place), tokenizer)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """Return a device by its name; None is CUDA where there is one, and else the processor.
+
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    try:
+        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise ValueError(f"the device {name!r} cannot be used: {str(error).splitlines()[0]}; take another, such as 'cpu'") from None
 
 
 def checkpoint_of(name: str | Path) -> str | Path:

@@ -134,8 +134,9 @@ def _reader(
         return list(names), _tolerant(lambda row: checked_fields(row, required), required, report)
     known = {name: name for name in ("question", "answer", "solution", "id") if name in names} | dict(columns or {})
     if missing := [name for name in NEEDED if name not in known]:
+        there = f"the columns {', '.join(names)}" if names else "no columns"
         raise ValueError(
-            f"{who} has the columns {', '.join(names)}; say which is the {' and which the '.join(missing)}, such as "
+            f"{who} has {there}; say which is the {' and which the '.join(missing)}, such as "
             f"data.columns.{missing[0]}={names[0] if names else '...'}"
         )
     column_map = ColumnMap(**known)

@@ -133,6 +133,7 @@ class Writer:
             else:
                 self._judge(row | later.get(row["step"], {}))
         self._saved = step
+        self._thin_out()  # the run may have ended between writing a checkpoint and removing one
         again = f"; {len(rows) - step} steps are taken again" if len(rows) > step else ""
         run.tell("resumed", f"from step {step}{again}", step)
 
@@ -193,7 +194,12 @@ class Writer:
     def _save(self) -> None:
         step = self._trainer.step
         save_checkpoint(self._trainer, self._run.path("checkpoints", step), self._experiment)
-        self._saved, kept = step, self._run.kept("checkpoints")
+        self._saved = step
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Remove the checkpoints that need not stay."""
+        kept = self._run.kept("checkpoints")
         for number in list(kept)[: -self._keep.checkpoints]:
             if number != self._best.step:
                 kept[number].unlink()

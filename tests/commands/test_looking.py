@@ -116,6 +116,39 @@ probe = { every = 2, problems = 2 }
     assert "6 rollouts of 3 problems of sandbox:easy/train/16, held out, under the views recipe, answer," in told
 
 
+BAD = {
+    "a model": (["evaluate", "nowhere", "--data", "mine.csv"], "'nowhere' cannot be loaded"),
+    "a model's file": (["evaluate", "bad.gguf", "--data", "mine.csv"], "bad.gguf (4 bytes) is cut off or corrupt"),
+    "a column": (["evaluate", "sandbox", "--data", "mine.csv", "--columns", "question"], "'question' names no column"),
+    "a number": (["evaluate", "sandbox", "--data", "mine.csv", "--n", "0"], "SamplingParams.n is out of range: 0"),
+    "a text": (["evaluate", "sandbox", "--data", "mine.csv"], "this tokenizer cannot spell it"),
+    "a file": (["diagnose", "RUN", "--out", "d", "--data", "none.csv"], "there is no file none.csv"),
+    "rollouts": (["diagnose", "RUN", "--out", "d", "--rollouts", "bad.gguf"], "bad.gguf"),
+    "no rollouts": (["diagnose", "RUN", "--out", "d", "--rollouts", "none.parquet"], "none.parquet"),
+    "a step": (["diagnose", "RUN", "--out", "d", "--step", "99"], "has no checkpoint of step '99'"),
+    "a page": (["diagnose", "RUN", "--out", "mine.csv", "--limit", "2"], "mine.csv"),
+    "a run": (["compare", "RUN", "nowhere"], "nowhere holds no run"),
+    "a run's table": (["compare", "RUN", "RUN", "--out", "/proc/x.parquet"], "/proc/x.parquet"),
+    "watching": (["watch", "mine.csv", "--once"], "mine.csv holds no run"),
+    "exporting": (["export", "RUN", "--out", "mine.csv"], "mine.csv is there already"),
+    "a form": (["export", "RUN", "--out", "m", "--step", "x"], "has no checkpoint of step 'x'"),
+    "a package": (["fetch", "none"], "no packaged model 'none'; there are smollm2-135m-instruct"),
+    "a study": (["study", "--name", "none", "--out", "x.parquet"], "no study 'none'; there are"),
+    "an option": (["study", "--name", "clip-sandbox", "--seeds", "x", "--out", "x.parquet"], "Error parsing --seeds"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_asked_wrongly_of_any_command_is_said_with_code_2(name, runs, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # asking it takes long where there is none
+    (tmp_path / "mine.csv").write_text("question,answer,solution\n1+1?,2,1+1=2\n")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    arguments, told = BAD[name]
+    assert call(monkeypatch, *[str(runs / "a") if argument == "RUN" else argument for argument in arguments]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_doctor_finds_what_is_there_and_trains_a_little(monkeypatch, capsys):
     assert call(monkeypatch, "doctor") == 0
     told = capsys.readouterr().out

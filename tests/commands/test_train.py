@@ -130,6 +130,8 @@ FILES = {
     "none.csv": "question,answer\n,\n",
     "columns.csv": "prompt,target\n1 + 1?,2\n",
     "config.json": json.dumps({"model_type": "nothing"}),
+    "bad.gguf": b"GGUF" + bytes(36),
+    "empty.csv": "",
 }
 WRONG = {
     "no such file": (["nowhere.toml"], "there is no recipe file nowhere.toml; those that ship are qwen3-1.7b"),
@@ -168,6 +170,9 @@ WRONG = {
     ),
     "no model": (["sandbox", "model.name=nowhere/nothing"], "nowhere/nothing"),
     "no model's folder": (["sandbox", "model.name=."], "nothing"),
+    "no GGUF file": (["sandbox", "model.name=bad.gguf"], "bad.gguf (40 bytes) is cut off or corrupt"),
+    "no device": (["sandbox", "model.device=xpu:7"], "the device 'xpu:7' cannot be used"),
+    "empty file": (["sandbox", "data.train=empty.csv"], "empty.csv has no columns"),
     "no room": (["sandbox", "sampling.max_new_tokens=100000"], "leaves no room for a prompt"),
 }
 

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
         pytest.skip("the processes are forked")
     made = tmp_path_factory.mktemp("kills")
     command = [sys.executable, "-m", "tests.runs.killed", str(made), str(KILLS)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=1200)
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=600 * KILLS)
     return made
 
 

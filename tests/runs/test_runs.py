@@ -275,6 +275,19 @@ def test_a_run_measures_both_sides_stops_early_and_keeps_the_best(tmp_path):
     assert found.events["kind"].tolist()[-1] == "stopped early"
 
 
+def test_a_run_that_ended_between_a_checkpoint_and_the_removal_of_an_older_one_removes_it_afterwards(tmp_path, monkeypatch):
+    def killed(path, *args, **options):
+        raise KeyboardInterrupt
+
+    keep = Keep(checkpoint_every=2, checkpoints=1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(type(tmp_path), "unlink", killed)
+        run(tmp_path / "a", 4, keep=keep)
+    assert list(Run(tmp_path / "a").kept("checkpoints")) == [2, 4]
+    run(tmp_path / "a", 4, keep=keep)
+    assert list(Run(tmp_path / "a").kept("checkpoints")) == [4]
+
+
 def test_ctrl_c_while_accuracy_is_measured_loses_no_step(whole, tmp_path):
     class Interrupting(ByLength):
         def __init__(self):

@@ -1,0 +1,197 @@
+"""The premise of self-distillation, measured: how well one model answers the same problems under each privileged view.
+
+The student's own view shows nothing. A view that shows the way without the answer, another problem's solution and a wrong solution
+say whether it is the solution that helps, or what can be copied from it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from opsd_lab.contexts import (
+    ChatFormat,
+    ContextBuilder,
+    View,
+    bare_solution,
+    change_numbers,
+    hidden_answer,
+    no_privilege,
+    other_problem,
+    reference_solution,
+    wrong_solution,
+)
+from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
+from opsd_lab.grading import Grader
+from opsd_lab.identity.parts import Parts, parts_of, policy_parts, versions
+from opsd_lab.policies.policy import Policy
+from opsd_lab.problems.champ import champ_problems
+from opsd_lab.problems.problem import Problem
+from opsd_lab.problems.reasoning_gym import TASKS, reasoning_gym_problems
+from opsd_lab.problems.word_problems import builtin, one_per_key
+from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
+from opsd_lab.studies.cells import check_cell, write_cell
+
+NONE = "none"
+SETS: dict[str, Callable[[], list[Problem]]] = {
+    "one_step": lambda: one_per_key(builtin("one_step", "test")),
+    "two_step": lambda: one_per_key(builtin("two_step", "test")),
+    **{task: lambda task=task: reasoning_gym_problems(task, 256, seed=1) for task in TASKS},
+    "CHAMP": champ_problems,
+}
+"""The sets of problems by name."""
+KEPT = ("problem_id", "sample", "final", "boxed", "last_number", "answer", "truncated", "tokens")
+LEAST_RUN = 20  # characters that two texts share by more than chance
+
+
+def premise_views(problems: Sequence[Problem]) -> dict[str, View]:
+    """Return the views that are compared; `problems` are also the donors of the other problem's solution."""
+    return {
+        NONE: no_privilege,
+        "reference": reference_solution,
+        "bare reference": bare_solution,
+        "answer hidden": hidden_answer,
+        "other problem": other_problem(problems),
+        "wrong numbers": wrong_solution(change_numbers),
+    }
+
+
+@dataclass(frozen=True)
+class Premise:
+    """What is measured: the first `count` problems of each of `sets` to which every view applies and whose answers can be graded.
+
+    `sampling` says how each of a problem's answers is drawn, and `chat` is the format under every view. Parts of `chunk` problems
+    are kept on the disk.
+
+    Raises:
+        ValueError: for a set that is none of `SETS`.
+    """
+
+    sets: tuple[str, ...] = tuple(SETS)
+    count: int = 32
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(320, temperature=0.7, n=4))
+    chat: ChatFormat = field(default_factory=ChatFormat)
+    chunk: int = 8
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.sets if name not in SETS]:
+            raise ValueError(f"there is no set {unknown[0]!r}; there are {', '.join(SETS)}")
+
+    def problems(self, name: str, grader: Grader) -> tuple[list[Problem], dict[str, View]]:
+        """Return the problems of a set with the views of them.
+
+        Raises:
+            ModuleNotFoundError: when the set's package is not installed.
+            ValueError: when no problem is left.
+        """
+        every = SETS[name]()
+        unreadable = set(grader.unreadable([problem.answer for problem in every]))
+        views = premise_views(every)
+        fitting = [p for p in every if p.answer not in unreadable and all(_applies(view, p) for view in views.values())]
+        if not fitting:
+            raise ValueError(f"the set {name!r} has no problem to which every view applies")
+        return fitting[: self.count], views
+
+
+def _applies(view: View, problem: Problem) -> bool:
+    try:
+        view(problem)
+    except ValueError:
+        return False
+    return True
+
+
+def measure_premise(
+    policy: Policy, premise: Premise, grader: Grader, parts: str | Path, *, sampler: Sampler | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Return a row for each answer of a model: set, view, problem, sample, verdicts, tokens, and how much of it is copied.
+
+    `copied` is the share of an answer's characters in runs of at least `LEAST_RUN` that stand in what was shown, and `shared` in the
+    reference solution, which only some views show. Texts are not kept.
+
+    Args:
+        policy: the model.
+        premise: what is measured.
+        grader: what judges the answers.
+        parts: a folder for finished parts; a call that was interrupted goes on there.
+        sampler: what writes with the policy's weights; left out, `HFSampler`.
+        progress: whether a bar shows the answers, and the time that is left.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as `Premise.problems` does, and when `parts` holds parts of another measurement.
+    """
+    own, found = policy_parts(policy), []
+    sampler = sampler or HFSampler(policy, progress=False)
+    chosen = {name: premise.problems(name, grader) for name in premise.sets}
+    total = premise.sampling.n * sum(len(problems) * len(views) for problems, views in chosen.values())
+    with tqdm(total=total, desc="answers", unit="answer", disable=not progress) as bar:
+        for name, (problems, views) in chosen.items():
+            for view, show in views.items():
+                contexts = ContextBuilder(policy.tokenizer, show, student=premise.chat, teacher=premise.chat)
+                for number, few in enumerate(_chunks(problems, premise.chunk)):
+                    path = Path(parts) / f"{name}-{view.replace(' ', '_')}-{number}.parquet"
+                    settings = own | _settings(premise, show, few)
+                    check_cell(path, settings)
+                    if not path.exists():
+                        rows = _answers(contexts, show, few, premise.sampling, sampler, grader)
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        write_cell(path, rows.assign(set=name, view=view), settings)
+                    found.append(pd.read_parquet(path))
+                    bar.update(len(found[-1]))
+    return pd.concat(found, ignore_index=True)
+
+
+def _chunks(problems: Sequence[Problem], size: int) -> Iterator[list[Problem]]:
+    for start in range(0, len(problems), size):
+        yield list(problems[start : start + size])
+
+
+def _settings(premise: Premise, view: View, problems: Sequence[Problem]) -> Parts:
+    values = {"view": view, "problems": list(problems), "sampling": premise.sampling, "chat": premise.chat}
+    return {key: text for name, value in values.items() for key, text in parts_of(name, value).items()} | versions()
+
+
+def _answers(
+    contexts: ContextBuilder, view: View, problems: list[Problem], sampling: SamplingParams, sampler: Sampler, grader: Grader
+) -> pd.DataFrame:
+    found = evaluate(sampler, problems, lambda problem: list(contexts.teacher_prompt(problem, view)), sampling, grader).rows
+    by_id = {problem.id: problem for problem in problems}
+    pairs = [(text, by_id[name]) for text, name in zip(found["text"], found["problem_id"], strict=True)]
+    return found[list(KEPT)].assign(
+        copied=[copied_share(text, view(problem)) for text, problem in pairs],
+        shared=[copied_share(text, problem.solution) for text, problem in pairs],
+    )
+
+
+def copied_share(text: str, shown: str) -> float:
+    """Return the share of a text's characters that lie in runs of at least `LEAST_RUN` which stand in another text, in its order.
+
+    White space counts as one space. An empty text has copied nothing.
+    """
+    text, shown = " ".join(text.split()), " ".join(shown.split())
+    blocks = SequenceMatcher(None, shown, text, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks if block.size >= LEAST_RUN) / max(1, len(text))
+
+
+def premise_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each set's accuracy under each view, by the final answer, with 95 % intervals over problems.
+
+    `rows` are those of `measure_premise`. Columns beside those of an estimate: set, view, `majority` (the accuracy of the majority of
+    a problem's answers, with `majority_low` and `majority_high`), `copied`, `shared`, `truncated`, `tokens`, and how far the view
+    stands above "none" on the same problems (`difference` with `difference_low` and `difference_high`).
+    """
+    found = []
+    for name, of_set in rows.groupby("set", sort=False):
+        parts = dict(iter(of_set.groupby("view", sort=False)))
+        held = {view: Evaluation(view, part.assign(text="")) for view, part in parts.items()}
+        for view, one in held.items():
+            majority, over = one.maj_at_k(), paired_difference(held[NONE], one)
+            means = parts[view][["copied", "shared", "truncated", "tokens"]].astype(float).mean()
+            row = {"set": name, "view": view, **one.accuracy().as_dict(), "majority": majority.mean}
+            row |= {"majority_low": majority.low, "majority_high": majority.high, **means.to_dict()}
+            row |= {"difference": over.mean, "difference_low": over.low, "difference_high": over.high}
+            found.append(row)
+    return pd.DataFrame(found)
