@@ -136,37 +136,50 @@ def results(out: Path = Path("docs/results.md"), notebooks: Path = NOTEBOOKS) ->
 
 
 def champ(
-    out: Path = RESULTS / "champ_steps.parquet",
     model: str = "smollm2-135m-instruct",
+    out: Path | None = None,
+    problems: int | None = None,
     compared: int = 60,
     parts: Path = Path("build/champ"),
 ) -> None:
-    """Score CHAMP's 540 annotated solutions under the reference, and those of some problems under every view; write step means.
+    """Score CHAMP's annotated solutions under the reference and another problem's, and those of some problems under every view.
 
-    The extra `champ` brings the data. Interrupted, the same command goes on where it stopped.
+    Writes the means of each step, and prints how well they find the first wrong one. The extra `champ` brings the data. Interrupted,
+    the same command goes on where it stopped.
 
     Args:
-        out: the Parquet file to write; it holds numbers and no text of the solutions.
         model: a hub id, a folder, a GGUF file, or a packaged model.
+        out: the Parquet file to write; it holds numbers and no text of the solutions. Left out, build/champ_MODEL.parquet.
+        problems: of how many problems, drawn with a seed, both solutions are scored; left out, of all 270.
         compared: for how many problems all views are compared.
         parts: the folder for finished parts of the scoring.
     """
     from opsd_lab.experiments.champ_study import champ_views, score_solutions, step_rows, with_all_views
     from opsd_lab.problems.champ import champ_problems, champ_solutions
 
-    policy, problems, solutions = load_policy(model), champ_problems(), champ_solutions()
-    views, found = champ_views(problems), []
-    drawn = with_all_views(problems, compared)
-    for scope, chosen, shown in (("all", problems, {"reference": views["reference"]}), ("compared", drawn, views)):
+    policy, every, solutions = load_policy(model), champ_problems(), champ_solutions()
+    name, views, found = file_name(model), champ_views(every), []
+    both = {name: views[name] for name in ("reference", "other problem")}
+    chosen = every if problems is None else with_all_views(every, problems)
+    for scope, some, shown in (("all", chosen, both), ("compared", with_all_views(every, compared) if compared else [], views)):
+        if not some:
+            continue
         started = time.time()
-        tables = score_solutions(policy, chosen, solutions, shown, parts=parts / scope)
+        tables = score_solutions(policy, some, solutions, shown, parts=parts / name / scope)
         tokens = len(tables["reference"])
-        print(f"{scope}: {len(chosen)} problems, {len(shown)} views, {tokens:,} tokens, {time.time() - started:.0f} s", flush=True)
-        found.append(step_rows(tables, chosen, solutions).assign(scope=scope))
+        print(f"{scope}: {len(some)} problems, {len(shown)} views, {tokens:,} tokens, {time.time() - started:.0f} s", flush=True)
+        found.append(step_rows(tables, some, solutions).assign(scope=scope))
     rows = pd.concat(found, ignore_index=True)
     rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
-    write_whole(out, partial(rows.assign(model=model).to_parquet, index=False, compression="zstd"))
-    print(first_wrong_step(rows[rows["scope"] == "all"]).round(3).to_string(index=False))
+    path = out or Path("build") / f"champ_{name}.parquet"
+    write_whole(path, partial(rows.assign(model=model).to_parquet, index=False, compression="zstd"))
+    for view, of in rows[rows["scope"] == "all"].groupby("view", sort=False):
+        print(view, first_wrong_step(of.reset_index(drop=True)).round(3).to_string(index=False), sep="\n")
+
+
+def file_name(model: str) -> str:
+    """Return a model's name as a part of a file's."""
+    return re.sub(r"[^\w.-]+", "_", model)
 
 
 def premise(
@@ -193,7 +206,7 @@ def premise(
     """
     from opsd_lab.experiments.premise import SETS, Premise, measure_premise, premise_table
 
-    name = re.sub(r"[^\w.-]+", "_", model)
+    name = file_name(model)
     wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n))
     with Grader() as grader:
         rows = measure_premise(load_policy(model), wanted, grader, parts / name).assign(model=model)

@@ -95,12 +95,13 @@ def score_solutions(
 
 
 def step_rows(tables: Mapping[str, TokenTable], problems: Sequence[Problem], solutions: Sequence[AnnotatedSolution]) -> pd.DataFrame:
-    """Return the rows of `score_steps` for each view's table from `score_solutions`, after the columns view and author; no text."""
-    ids = {problem.id for problem in problems}
-    chosen = [solution for solution in solutions if solution.problem_id in ids]
+    """Return the rows of `score_steps` for each view's table from `score_solutions`, after view, author and category; no text."""
+    categories = {problem.id: problem.meta.get("category") for problem in problems}
+    chosen = [solution for solution in solutions if solution.problem_id in categories]
     parts = []
     for name, table in tables.items():
         steps = score_steps(table, [solution.wrong_step for solution in chosen])
+        steps.insert(0, "category", steps["problem_id"].map(categories))
         steps.insert(0, "author", [chosen[i].author for i in steps["rollout"]])
         steps.insert(0, "view", name)
         parts.append(steps)
