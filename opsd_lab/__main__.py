@@ -6,8 +6,10 @@ import sys
 from tyro.extras import SubcommandApp
 
 OWN = ("train", "evaluate", "diagnose", "compare", "watch", "export", "doctor", "fetch")
-EVIDENCE = ("study", "show", "walkthrough", "champ", "premise", "clip", "sandbox", "methods", "results")
-MODULES = {name: f"opsd_lab.commands.{name}" for name in OWN} | dict.fromkeys(EVIDENCE, "opsd_lab.commands.evidence")
+MEASURING = ("champ", "premise", "solutions", "clip")
+EVIDENCE = ("study", "show", "walkthrough", "sandbox", "methods", "results")
+MODULES = {name: f"opsd_lab.commands.{name}" for name in OWN}
+MODULES |= dict.fromkeys(MEASURING, "opsd_lab.commands.measuring") | dict.fromkeys(EVIDENCE, "opsd_lab.commands.evidence")
 
 
 def main() -> None:

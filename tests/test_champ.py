@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from opsd_lab.commands import evidence
+from opsd_lab.commands import measuring
 from opsd_lab.contexts import change_numbers, reference_solution
 from opsd_lab.experiments.champ_study import champ_views, score_solutions, with_all_views
 from opsd_lab.problems import champ
@@ -76,13 +76,13 @@ def test_the_command_scores_any_model_under_reference_and_other_problem_and_goes
     tiny.model.save_pretrained(tmp_path / "tiny")
     tiny.tokenizer.save_pretrained(tmp_path / "tiny")
     options = {"model": str(tmp_path / "tiny"), "problems": 6, "compared": 2, "parts": tmp_path / "parts"}
-    evidence.champ(out=tmp_path / "a.parquet", **options)
+    measuring.champ(out=tmp_path / "a.parquet", **options)
     told = capsys.readouterr().out
     assert "all: 6 problems, 2 views" in told and "compared: 2 problems, 6 views" in told and "other problem" in told
     rows = pd.read_parquet(tmp_path / "a.parquet")
     assert rows.groupby("scope")["view"].nunique().to_dict() == {"all": 2, "compared": 6} and rows["category"].notna().all()
     (found,) = (tmp_path / "parts").iterdir()
     kept = {path: path.stat().st_mtime_ns for path in found.rglob("*.safetensors")}
-    evidence.champ(out=tmp_path / "b.parquet", **options)
+    measuring.champ(out=tmp_path / "b.parquet", **options)
     assert kept == {path: path.stat().st_mtime_ns for path in found.rglob("*.safetensors")}
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "b.parquet"), rows)

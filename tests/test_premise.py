@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from opsd_lab.commands import measuring
 from opsd_lab.contexts import hidden_answer
 from opsd_lab.evaluation.evaluate import Evaluation
 from opsd_lab.experiments.premise import NONE, SETS, Premise, copied_share, measure_premise, premise_table, premise_views
@@ -54,6 +55,17 @@ def test_a_measurement_that_was_cut_goes_on_and_comes_out_the_same(rows, grader,
     other = Premise(("one_step",), 5, SamplingParams(7, temperature=1.0, n=2), chunk=3)
     with pytest.raises(ValueError, match="was made with other settings: sampling"):
         measure_premise(policy, other, grader, tmp_path, progress=False)
+
+
+def test_the_command_measures_any_model(tmp_path, capsys):
+    tiny = tiny_policy(context=2048)
+    tiny.model.save_pretrained(tmp_path / "tiny")
+    tiny.tokenizer.save_pretrained(tmp_path / "tiny")
+    options = {"sets": ("leg_counting",), "count": 2, "n": 2, "max_new_tokens": 6, "parts": tmp_path / "parts"}
+    measuring.premise(str(tmp_path / "tiny"), tmp_path / "a.parquet", **options)
+    assert "answer hidden" in capsys.readouterr().out
+    found = pd.read_parquet(tmp_path / "a.parquet")
+    assert found["model"].unique().tolist() == [str(tmp_path / "tiny")] and len(found) == 2 * 2 * len(premise_views(()))
 
 
 def test_the_table_counts_by_hand():

@@ -25,11 +25,11 @@ def with_position(steps: pd.DataFrame) -> pd.DataFrame:
 def with_combination(
     steps: pd.DataFrame, signals: Sequence[str], name: str = "combination", *, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """Return rows of `score_steps` with a column in which several signals are combined: larger is more suspicious.
+    """Return `steps`, rows of `score_steps`, with a column `name` in which several signals are combined: larger is more suspicious.
 
     A logistic regression of "incorrect" against "correct" on the standardised `signals`, fitted without the problem that it is asked
     about: problems are dealt into `folds` with the `seed`, and each fold is told by the others. Unverifiable steps are told and not
-    learnt from. The column has the `name`.
+    learnt from.
 
     Raises:
         ValueError: when there are fewer problems than folds, or the steps that a fold learns from are all right or all wrong.
@@ -59,9 +59,12 @@ def with_combination(
 
 
 def by_slice(steps: pd.DataFrame, column: str, signals: dict[str, int], least: int = 10) -> pd.DataFrame:
-    """Return `first_wrong_step` of each value of a column, such as author; those with fewer problems than `least` are left out.
+    """Return `first_wrong_step` of each value of a `column` of `steps`, such as author.
 
-    `signals` are its signals with the side on which a wrong step is expected.
+    Values with mistakes in fewer problems than `least` are left out. `signals` are those of `first_wrong_step`.
+
+    Raises:
+        ValueError: when no value is left.
     """
     found = []
     for value, part in steps.groupby(column, sort=True):

@@ -147,8 +147,8 @@ class Pushed(_Several):
         return (self.objective,)
 
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
-        """Return the objective's losses of a few tokens [n]; without slopes there is no push to record."""
-        return compute_losses(self.objective, student, teachers, tokens, slope=False).loss
+        """Return the objective's losses of a few tokens [n]."""
+        return self.losses_and_slopes(student, teachers, tokens).loss  # a push is a slope, also where no gradient is led back
 
     def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
         """Return the objective's losses and their slopes."""

@@ -1,0 +1,138 @@
+"""What is measured on models as they are, for the project's evidence and for any model: the premise, and what a teacher says."""
+
+import re
+import time
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from opsd_lab.basics.files import write_whole
+from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
+from opsd_lab.experiments import RESULTS
+from opsd_lab.experiments.clip_study import clip_table
+from opsd_lab.grading import Grader
+from opsd_lab.policies.policy import load_policy
+from opsd_lab.problems.opening import open_problems
+from opsd_lab.rollouts import SamplingParams
+
+
+def clip(out: Path = RESULTS / "clip.parquet") -> None:
+    """Measure how a point-wise clip turns forward KL's gradient on SmolLM2's and the sandbox's rollouts; write and print the table.
+
+    Args:
+        out: the Parquet file.
+    """
+    rows = clip_table()
+    write_whole(out, partial(rows.to_parquet, index=False, compression="zstd"))
+    print(rows.round(3).to_string(index=False))
+
+
+def champ(
+    model: str = "smollm2-135m-instruct",
+    out: Path | None = None,
+    problems: int | None = None,
+    compared: int = 60,
+    parts: Path = Path("build/champ"),
+) -> None:
+    """Score CHAMP's annotated solutions under the reference and another problem's, and those of some problems under every view.
+
+    Writes the means of each step, and prints how well they find the first wrong one. The extra `champ` brings the data. Interrupted,
+    the same command goes on where it stopped.
+
+    Args:
+        model: a hub id, a folder, a GGUF file, or a packaged model.
+        out: the Parquet file to write; it holds numbers and no text of the solutions. Left out, build/champ_MODEL.parquet.
+        problems: of how many problems, drawn with a seed, both solutions are scored; left out, of all 270.
+        compared: for how many problems all views are compared.
+        parts: the folder for finished parts of the scoring.
+    """
+    from opsd_lab.experiments.champ_study import champ_views, score_solutions, step_rows, with_all_views
+    from opsd_lab.problems.champ import champ_problems, champ_solutions
+
+    policy, every, solutions = load_policy(model), champ_problems(), champ_solutions()
+    name, views, found = file_name(model), champ_views(every), []
+    both = {name: views[name] for name in ("reference", "other problem")}
+    chosen = every if problems is None else with_all_views(every, problems)
+    for scope, some, shown in (("all", chosen, both), ("compared", with_all_views(every, compared) if compared else [], views)):
+        if not some:
+            continue
+        started = time.time()
+        tables = score_solutions(policy, some, solutions, shown, parts=parts / name / scope)
+        tokens = len(tables["reference"])
+        print(f"{scope}: {len(some)} problems, {len(shown)} views, {tokens:,} tokens, {time.time() - started:.0f} s", flush=True)
+        found.append(step_rows(tables, some, solutions).assign(scope=scope))
+    rows = pd.concat(found, ignore_index=True)
+    rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
+    path = out or Path("build") / f"champ_{name}.parquet"
+    write_whole(path, partial(rows.assign(model=model).to_parquet, index=False, compression="zstd"))
+    for view, of in rows[rows["scope"] == "all"].groupby("view", sort=False):
+        print(view, first_wrong_step(of.reset_index(drop=True)).round(3).to_string(index=False), sep="\n")
+
+
+def file_name(model: str) -> str:
+    """Return a model's name as a part of a file's."""
+    return re.sub(r"[^\w.-]+", "_", model)
+
+
+def premise(
+    model: str = "smollm2-135m-instruct",
+    out: Path | None = None,
+    sets: tuple[str, ...] = (),
+    count: int = 32,
+    n: int = 4,
+    max_new_tokens: int = 320,
+    parts: Path = Path("build/premise"),
+) -> None:
+    """Measure how well a model answers the same problems under each privileged view; write every verdict and print the table.
+
+    The extras `champ` and `reasoning-gym` bring the data. Interrupted, the same command goes on where it stopped.
+
+    Args:
+        model: a hub id, a folder, a GGUF file, or a packaged model.
+        out: the Parquet file to write; it holds verdicts and no text. Left out, build/premise_MODEL.parquet.
+        sets: of one_step, two_step, CHAMP and reasoning-gym's tasks; left out, all.
+        count: how many problems of each set.
+        n: answers for each problem under each view.
+        max_new_tokens: how long an answer may be.
+        parts: the folder for finished parts.
+    """
+    from opsd_lab.experiments.premise import SETS, Premise, measure_premise, premise_table
+
+    name = file_name(model)
+    wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n))
+    with Grader() as grader:
+        rows = measure_premise(load_policy(model), wanted, grader, parts / name).assign(model=model)
+    path = out or Path("build") / f"premise_{name}.parquet"
+    write_whole(path, partial(rows.to_parquet, index=False, compression="zstd"))
+    print(premise_table(rows).drop(columns=["n", "unit", "note"]).round(2).to_string(index=False))
+
+
+def solutions(
+    model: str = "coder-0.5b",
+    data: str = "gym:gsm_symbolic/1/64",
+    out: Path | None = None,
+    n: int = 2,
+    max_new_tokens: int = 320,
+    parts: Path = Path("build/solutions"),
+) -> None:
+    """Measure what a teacher says of the solutions that a model writes itself: at its first wrong step, and at sound steps after it.
+
+    Interrupted, the same command goes on where it stopped.
+
+    Args:
+        model: a hub id, a folder, a GGUF file, or a packaged model.
+        data: the problems, by a name that a recipe file takes; they need solutions.
+        out: the Parquet file to write. Left out, build/solutions_MODEL.parquet.
+        n: solutions of each problem.
+        max_new_tokens: how long a solution may be.
+        parts: the folder for the rollouts and finished parts of the scoring.
+    """
+    from opsd_lab.experiments.own_solutions import own_solutions
+
+    name, sampling = file_name(model), SamplingParams(max_new_tokens, temperature=1.0, n=n)
+    rows = own_solutions(load_policy(model), open_problems(data)[0], sampling, parts / name).assign(model=model, data=data)
+    path = out or Path("build") / f"solutions_{name}.parquet"
+    write_whole(path, partial(rows.to_parquet, index=False, compression="zstd"))
+    told = rows[(rows["per"] == "token") & (rows["column"] == "gap") & rows["label"].isin(["correct", "incorrect"])]
+    print(told[["view", "label", "error_phase", "mean", "low", "high", "n", "n_steps"]].round(3).to_string(index=False))
