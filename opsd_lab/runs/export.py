@@ -81,7 +81,7 @@ def _write(folder: Path, policy: Policy, run: Run, plan: Plan, form: Form, step:
     if isinstance(policy.model, PeftModel) and form == "adapter":
         for config in policy.model.peft_config.values():
             config.base_model_name_or_path = base
-        policy.model.save_pretrained(folder)
+        policy.model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's; peft would ask the hub
     else:
         whole = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
         whole.save_pretrained(folder)
