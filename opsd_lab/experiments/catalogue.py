@@ -15,9 +15,9 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "smollm2-search": arms.smollm2_search,
     "clip-sandbox": clip_study.clip_sandbox,
     "clip-smollm2": clip_study.clip_smollm2,
-    **{f"family-{task}": partial(family.family_study, task) for task in family.TASKS},
+    **{f"family-{task}": partial(family.tuned_family, task) for task in family.TASKS},
     **{f"family-{task}-search": partial(family.family_search, task) for task in family.TASKS},
     **{f"teachers-{task}": partial(family.teachers_study, task) for task in family.TASKS},
-    "family-smollm2": family.family_smollm2,
+    "family-smollm2": family.tuned_smollm2,
     "family-smollm2-search": family.family_smollm2_search,
 }

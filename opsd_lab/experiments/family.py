@@ -7,12 +7,16 @@ a worked example is shown as a solution is, an instruction is the one that the m
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import FunctionType
+
+import pandas as pd
 
 from opsd_lab.contexts import OWN_WORDS, SHOWN_SOLUTION, bare_solution, reference_solution
 from opsd_lab.contexts.peers import MixedPeers
 from opsd_lab.contexts.views import OtherProblem
 from opsd_lab.divergences import reverse_kl
+from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.arms import RATES as SANDBOX_RATES
 from opsd_lab.experiments.arms import every_rate, sandbox_policy, smollm2_study
 from opsd_lab.methods import METHODS
@@ -24,6 +28,7 @@ from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.word_problems import builtin
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.sandbox import CHAT, worksheets
+from opsd_lab.studies.results import choose
 from opsd_lab.studies.study import Study
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
@@ -134,6 +139,29 @@ def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
     return replace(search, **every_rate(search.arms, RATES))
 
 
+def searched_rates(search: str, folder: Path = RESULTS) -> dict[str, float]:
+    """Return each method's learning rate as the search chose it whose table, such as "family_sheet_search", is in a folder.
+
+    Raises:
+        FileNotFoundError: when the search has not been made; the message says how it is.
+    """
+    path = folder / f"{search}.parquet"
+    if not path.exists():
+        made = f"python -m opsd_lab study --name {search.replace('_', '-')} --out {path}"
+        raise FileNotFoundError(f"the learning rates come from a search that is not there yet; make it with `{made}`")
+    found = choose(pd.read_parquet(path))
+    return dict(zip(found["method"], found["learning_rate"], strict=True))
+
+
+def tuned_family(task: str) -> Study:
+    """Return `family_study` at the learning rates that `family_search` found on the task.
+
+    Raises:
+        FileNotFoundError: as `searched_rates` does.
+    """
+    return family_study(task, searched_rates(f"family_{task}_search"))
+
+
 TEACHERS: dict[str, Callable] = {
     "initial": fixed_teacher,
     "average .99": partial(ema_teacher, decay=0.99),
@@ -170,6 +198,15 @@ def family_smollm2(rates: dict[str, float] | None = None) -> Study:
         sampling = {"temperature": 1.0, **recipe.sampling} if recipe.objective.needs_sampled_logprobs else recipe.sampling
         found[key] = replace(recipe, training={"learning_rate": rate, **recipe.training}, sampling=sampling)
     return replace(study, name="family smollm2", arms={"base": None, **found}, trace=TRACE)
+
+
+def tuned_smollm2() -> Study:
+    """Return `family_smollm2` at the learning rates that `family_smollm2_search` found.
+
+    Raises:
+        FileNotFoundError: as `searched_rates` does.
+    """
+    return family_smollm2(searched_rates("family_smollm2_search"))
 
 
 def family_smollm2_search() -> Study:

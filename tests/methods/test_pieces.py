@@ -16,7 +16,7 @@ from opsd_lab.contexts.peers import FailedPeer, FirstOf, MixedPeers, ShortestPee
 from opsd_lab.contexts.views import OtherProblem, PartialSolution
 from opsd_lab.divergences import Renyi, Side, SkewedKL, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import MajorityReward
-from opsd_lab.experiments.family import family_recipes, family_study
+from opsd_lab.experiments.family import family_recipes, family_search, family_study, searched_rates
 from opsd_lab.experiments.family_pieces import collapses, marginal_effects, pieces_of
 from opsd_lab.grading import Grader
 from opsd_lab.methods import METHODS
@@ -481,3 +481,16 @@ def test_what_a_model_wrote_and_no_prompt_can_hold_is_not_shown_and_does_not_end
         assert written.with_rollout(written.build(problem), problem, own, group, {"teacher": wrote}).teachers == {"teacher": None}
     with pytest.raises(ValueError, match="privileged text contains"):  # what people gave does
         ContextBuilder(policy.tokenizer, lambda problem: wrote, student=CHAT).build(problem)
+
+
+def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make it with `python -m opsd_lab study --name family-sheet-search --out"):
+        searched_rates("family_sheet_search", tmp_path)
+    study = family_search("sheet", keys=["tip"])
+    rows = [
+        {"arm": arm, "method": study.methods[arm], "learning_rate": recipe.training["learning_rate"], "accuracy": accuracy}
+        for (arm, recipe), accuracy in zip(study.arms.items(), (0.2, 0.4, 0.1), strict=True)
+    ]
+    table = pd.DataFrame(rows).assign(seed=100, step=50, split="validation", error="")
+    table.to_parquet(tmp_path / "family_sheet_search.parquet")
+    assert searched_rates("family_sheet_search", tmp_path) == {"tip": 2e-4}
