@@ -47,6 +47,8 @@ class Steps(Protocol):
 class CachedSteps:
     """Prompts padded on the left; each step computes the new tokens alone and finds what came before in a cache.
 
+    A prompt that several sequences begin with is computed once.
+
     Raises:
         TypeError: for an architecture that takes no cache of transformers' kind.
     """
@@ -58,12 +60,21 @@ class CachedSteps:
             raise TypeError(f"{type(self._trunk).__name__} takes no cache by the name of {' or '.join(CACHE_ARGUMENTS)}")
         self._name, self._placed = names[0], accepts(self._trunk, "position_ids")
         width, device = max(map(len, prompts)), policy.device
-        self._ids = torch.tensor([[policy.pad_id] * (width - len(p)) + p for p in prompts], device=device)
-        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        self._cache = DynamicCache(config=policy.causal_lm.config)
+        # Where the cache's rows cannot be selected afterwards, each sequence has a row of its own from the beginning.
+        keys = [tuple(prompt) if self._selectable else i for i, prompt in enumerate(prompts)]
+        once = dict(zip(keys, prompts, strict=True))
+        numbers = {key: number for number, key in enumerate(once)}
+        self._ids = torch.tensor([[policy.pad_id] * (width - len(p)) + p for p in once.values()], device=device)
+        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in once.values()], device=device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._padded = bool((self._mask == 0).any())
-        self._cache = DynamicCache(config=policy.causal_lm.config)
-        self._rows = torch.arange(len(prompts), device=device)  # of the cache, in the order of the sequences that go on
+        # Each sequence's row of the cache, in the order of the sequences that go on.
+        self._rows = torch.tensor([numbers[key] for key in keys], device=device)
+
+    @property
+    def _selectable(self) -> bool:
+        return bool(self._cache.layers) and all(type(layer) in SELECTABLE for layer in self._cache.layers)
 
     def states(self) -> Tensor:
         """Return the states [B, H] that predict the next token of each sequence."""
@@ -79,11 +90,15 @@ class CachedSteps:
 
     def grow(self, tokens: Tensor, going: Tensor) -> None:
         """Append `tokens` [B], then keep the sequences for which `going` [B] is true."""
+        if len(self._rows) > len(self._mask):  # sequences leave the prompts that they shared
+            self._cache.reorder_cache(self._rows)
+            self._mask, self._positions = self._mask[self._rows], self._positions[self._rows]
+            self._rows = torch.arange(len(self._rows), device=self._rows.device)
         kept = self._rows[going]
         ids = self._ids.new_zeros(len(self._mask)).index_copy(0, self._rows, tokens)
         self._positions = self._positions[:, -1:] + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        if len(kept) and len(kept) < len(self._mask) and all(type(layer) in SELECTABLE for layer in self._cache.layers):
+        if len(kept) and len(kept) < len(self._mask) and self._selectable:
             self._cache.reorder_cache(kept)
             ids, self._mask, self._positions = ids[kept], self._mask[kept], self._positions[kept]
             kept = torch.arange(len(kept), device=kept.device)
@@ -136,12 +151,13 @@ def steps_for(policy: Policy) -> type[Steps]:
 
 @torch.inference_mode()
 def _fault_of_cache(policy: Policy) -> str | None:
-    """Return why the cache is not to be used, or None: three short sequences side by side, of which the middle one ends first."""
-    sequences = [[(7 * row + 3 * i + 5) % len(policy.tokenizer) for i in range(size)] for row, size in enumerate((6, 9, 13))]
-    new, head = 4, LogitHead.of(policy)
+    """Return why the cache is not to be used, or None: four short sequences, two of one prompt, of which another one ends first."""
+    new, head, size = 4, LogitHead.of(policy), len(policy.tokenizer)
+    sequences = [[(7 * row + 3 * i + 5) % size for i in range(length)] for row, length in enumerate((6, 9, 13))]
+    sequences.append(sequences[2][:-new] + [(token + 1) % size for token in sequences[2][-new:]])
     own = [policy.causal_lm(input_ids=torch.tensor([s], device=policy.device), use_cache=False).logits[0].float() for s in sequences]
     try:
-        steps, alive, pairs = CachedSteps(policy, [s[:-new] for s in sequences]), [0, 1, 2], []
+        steps, alive, pairs = CachedSteps(policy, [s[:-new] for s in sequences]), [0, 1, 2, 3], []
         for step in range(new):
             expected = torch.stack([own[row][len(sequences[row]) - new + step - 1] for row in alive])
             pairs.append((expected, head(steps.states())))

@@ -14,6 +14,7 @@ from torch import Tensor
 from opsd_lab.contexts import Prompts
 from opsd_lab.objectives import Tokens
 from opsd_lab.rollouts.base import Rollout
+from opsd_lab.scoring.shared_prompts import SharedPrompts
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Sequences:
     """One side's prompts with their completions, padded on the right.
 
     `ids` [R, S], `starts` [R]: the prompts' lengths. `completion_ids`, `completion_mask` [R, T]: the tokens to score. `rows` [R] says
-    which rows of the batch these are.
+    which rows of the batch these are. `shared` has the prompts once each, where rows share them.
 
     Raises:
         AssertionError: when a row's completion is not the one to score.
@@ -76,6 +77,7 @@ class Sequences:
     completion_ids: Tensor
     completion_mask: Tensor
     rows: Tensor
+    shared: SharedPrompts | None = None
 
     def __post_init__(self) -> None:
         for row, start, completion, mask in zip(
@@ -109,8 +111,9 @@ def build_batch(examples: Sequence[Example], pad_id: int, device: torch.device |
         rows = [i for i, ids in enumerate(prompts) if ids is not None]
         ids = _pad([prompts[i] + examples[i].completion for i in rows], pad_id)
         starts, chosen = torch.tensor([len(prompts[i]) for i in rows]), torch.tensor(rows, dtype=torch.long)
-        made = Sequences(ids, starts, completion_ids[chosen], mask[chosen], chosen)
-        return Sequences(**{name: value.to(device) for name, value in vars(made).items()})
+        shared = SharedPrompts.of([prompts[i] for i in rows], completion_ids[chosen], pad_id)
+        made = Sequences(ids, starts, completion_ids[chosen], mask[chosen], chosen, shared)
+        return Sequences(**{name: value if value is None else value.to(device) for name, value in vars(made).items()})
 
     def per_token(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths).to(device)
@@ -145,15 +148,29 @@ def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
 def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[int]]:
     """Group example indices, longest first, so that rows times the longest width stays within the budget.
 
-    An example longer than the budget gets a batch of its own.
+    Examples of one prompt follow each other, so that they can share it. An example longer than the budget gets a batch of its own.
     """
-    order = sorted(range(len(examples)), key=lambda i: -examples[i].width)
+    longest: dict[tuple[int, ...], int] = {}
+    for example in examples:
+        prompt = example.prompts.student_ids
+        longest[prompt] = max(example.width, longest.get(prompt, 0))
+    numbers = {prompt: number for number, prompt in enumerate(longest)}
+
+    def place(i: int) -> tuple[int, int, int]:
+        prompt = examples[i].prompts.student_ids
+        return -longest[prompt], numbers[prompt], -examples[i].width
+
+    order = sorted(range(len(examples)), key=place)
     groups: list[list[int]] = []
+    widest = 0
     for index in order:
-        if groups and (len(groups[-1]) + 1) * examples[groups[-1][0]].width <= token_budget:
+        width = examples[index].width
+        if groups and (len(groups[-1]) + 1) * max(widest, width) <= token_budget:
             groups[-1].append(index)
+            widest = max(widest, width)
         else:
             groups.append([index])
+            widest = width
     return groups
 
 

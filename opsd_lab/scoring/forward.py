@@ -14,6 +14,7 @@ from opsd_lab.policies.architecture import trunk_of
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.recomputation import recomputed_layers
+from opsd_lab.scoring.shared_prompts import SharedPrompts, shared_states, shares_prompts
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,33 @@ class CompletionStates:
 
 
 def score_completions(
-    policy: Policy, ids: Tensor, prompt_lengths: Tensor, completion_mask: Tensor, head: LogitHead | None = None
+    policy: Policy,
+    ids: Tensor,
+    prompt_lengths: Tensor,
+    completion_mask: Tensor,
+    head: LogitHead | None = None,
+    shared: SharedPrompts | None = None,
 ) -> CompletionStates:
     """Run the policy over prompts with their completions and keep the states that predict the completions.
 
     `ids` [B, S]: each row a prompt followed by its completion, padded on the right. `prompt_lengths` [B]. `completion_mask`
     [B, T], true where row b has a t-th completion token to score. The token at position p is predicted by the state at p - 1. `head`
-    is what turns the states into logits, the policy's own where left out; one that several calls share is prepared once.
+    is what turns the states into logits, the policy's own where left out; one that several calls share is prepared once. `shared` are
+    the prompts of these rows, each once, where they are few: then they are computed once, if the model gives the same numbers so.
 
     Raises:
         ValueError: when a sequence is longer than `Policy.context_limit` allows.
     """
     policy.ensure_evaluation_mode()
     policy.context_limit.check(ids.shape[1], f"{policy.name}: a sequence to score")
+    head = head or LogitHead.of(policy)
+    kept = head if torch.is_grad_enabled() else head.kept()
+    if shared is not None and shares_prompts(policy):
+        return CompletionStates(shared_states(policy, shared)[completion_mask], kept)
     trunk = trunk_of(policy.causal_lm)
     with recomputed_layers(policy.causal_lm):
         hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
     steps = torch.arange(completion_mask.shape[1], device=ids.device)
     positions = (prompt_lengths[:, None] - 1 + steps).clamp(max=ids.shape[1] - 1)
     rows = torch.arange(len(ids), device=ids.device)[:, None]
-    head = head or LogitHead.of(policy)
-    return CompletionStates(hidden[rows, positions][completion_mask], head if torch.is_grad_enabled() else head.kept())
+    return CompletionStates(hidden[rows, positions][completion_mask], kept)

@@ -138,7 +138,7 @@ def known_columns(tokens: Tokens) -> Columns:
 
 
 def _states(policy: Policy, of: Sequences, head: LogitHead | None) -> CompletionStates:
-    return score_completions(policy, of.ids, of.starts, of.completion_mask, head)
+    return score_completions(policy, of.ids, of.starts, of.completion_mask, head, of.shared)
 
 
 def _spread(states: CompletionStates, seen: Tensor) -> CompletionStates:
