@@ -2,8 +2,8 @@
 
 Counted are the matrix products, 2 operations per multiply-add, as torch's `FlopCounterMode` counts them. Attention is counted as its
 definition has it, two products forwards and four backwards over all pairs of tokens, whether or not a kernel skips the causal half.
-A recurrent state counts as its definition has it too, token by token, not as a kernel computes it in chunks. Padding, and folding a
-LoRA into the weights before sampling, are left out.
+A recurrent state counts as its definition has it too, token by token, not as a kernel computes it in chunks. A prompt counts for each
+of its rollouts, also where it is computed once. Padding, and folding a LoRA into the weights before sampling, are left out.
 """
 
 import math
