@@ -138,3 +138,14 @@ def test_a_signal_without_information_is_seldom_told_from_chance():
 def test_steps_of_one_kind_only_are_refused():
     with pytest.raises(ValueError, match="no steps labelled incorrect"):
         first_wrong_step(random_steps().query("label != 'incorrect'"))
+
+
+def test_another_baseline_is_what_a_signal_is_compared_with():
+    steps = random_steps(30)
+    found = first_wrong_step(steps, {"gap": -1, "divergence": 1}, "divergence")
+    own = first_wrong_step(steps, {"gap": -1, "divergence": 1})
+    row, base = row_of(found, "auroc", "gap"), row_of(own, "auroc", "divergence")
+    assert row["baseline"] == "divergence" and row["difference"] == pytest.approx(row["mean"] - base["mean"])
+    assert row_of(found, "auroc", "divergence")["difference"] == 0
+    with pytest.raises(ValueError, match="the baseline 'x' is none of gap, divergence"):
+        first_wrong_step(steps, {"gap": -1}, "x")

@@ -72,18 +72,21 @@ def _labels(found: Sequence[Segment], wrong: Span | None) -> list[str]:
     return ["correct" if s.end <= wrong[0] else "unverifiable" if s.start >= wrong[1] else "incorrect" for s in found]
 
 
-def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) -> pd.DataFrame:
+def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS, baseline: str = BASELINE) -> pd.DataFrame:
     """Return how well each signal finds the first wrong step: one row per measure and signal.
 
     "auroc": the chance that a wrong step looks more suspicious than a right one of any solution. "auroc within": than an
     earlier step of its own solution, averaged over the solutions with a mistake after their first step. "top-1": how often the
     most suspicious step of a solution with a mistake is the wrong one; ties share the hit. `chance` is what a blind guess
     attains. `mean`, `low`, `high` are the estimate and its 95 % interval over the `n` problems (`opsd_lab.evaluation.jackknife`),
-    `difference`, `difference_low`, `difference_high` the same for the signal minus the one named in `baseline`.
+    `difference`, `difference_low`, `difference_high` the same for the signal minus the `baseline`. `signals` are columns of `steps`,
+    the rows of `score_steps`, with the side on which a wrong step is expected: 1 for higher, -1 for lower.
 
     Raises:
-        ValueError: when there is no wrong step, or no right one.
+        ValueError: when there is no wrong step, or no right one; for a baseline that is neither of `signals` nor of `SIGNALS`.
     """
+    if baseline not in {**SIGNALS, **signals}:
+        raise ValueError(f"first_wrong_step: the baseline {baseline!r} is none of {', '.join({**SIGNALS, **signals})}")
     if missing := {"correct", "incorrect"} - set(steps["label"]):
         raise ValueError(f"first_wrong_step: there are no steps labelled {' or '.join(sorted(missing))}")
     problems, names = pd.factorize(steps["problem_id"])
@@ -98,7 +101,7 @@ def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) 
         "auroc within": ([solution.problem_id for solution in later], 0.5),
         "top-1": ([s.problem_id for s in mistaken], float(np.mean([len(s.wrong) / len(s.steps) for s in mistaken]))),
     }
-    compared = list(dict.fromkeys([BASELINE, *signals]))
+    compared = list(dict.fromkeys([baseline, *signals]))
     rows = []
     for measure, (problem_ids, chance) in about.items():
         values = []
@@ -120,7 +123,7 @@ def first_wrong_step(steps: pd.DataFrame, signals: Mapping[str, int] = SIGNALS) 
             rows.append(
                 {"measure": measure, "signal": name}
                 | dict(zip(ESTIMATE, (*numbers[:3], len(set(problem_ids)), "problems"), strict=True))
-                | {"n_solutions": len(problem_ids), "chance": chance, "baseline": BASELINE}
+                | {"n_solutions": len(problem_ids), "chance": chance, "baseline": baseline}
                 | dict(zip(("difference", "difference_low", "difference_high"), numbers[3:], strict=True))
                 | {"note": note}
             )

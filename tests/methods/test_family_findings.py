@@ -1,0 +1,36 @@
+"""What is said of the family, on tables that were made up so that it is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from opsd_lab.experiments.family_findings import family_findings
+from tests.test_results import results, table
+
+ARMS = {"base": 0.3, "opsd": 0.5, "rlsd": 0.52, "tip": 0.9, "srpo": 0.02, "grpo": 0.3}
+
+
+def made(shares, seed):
+    rng, rows = np.random.default_rng(seed), []
+    for arm, share in shares.items():
+        for number in range(3):
+            rows.append(table(arm, number, 0 if arm == "base" else 50, rng.binomial(2, share, 400)))
+    return results(*rows).assign(**{"trace_loss": [[] for _ in rows]})
+
+
+def test_the_sentences_say_what_the_tables_hold():
+    sheet, chain = made(ARMS, 0), made({**ARMS, "tip": 0.4, "rlsd": 0.48}, 1)
+    told = family_findings({"sheet": sheet, "chain": chain}, best=2)
+    means = [t.groupby("arm")["accuracy"].mean() for t in (sheet, chain)]
+    assert told[0].startswith("sheet: of 5 methods 3 end above the initial policy (0.") and "1 below it, and 1 collapse" in told[0]
+    assert told[1].startswith(f"sheet: the highest are TIP at {means[0]['tip']:.2f} [") and " and RLSD at " in told[1]
+    assert told[2].startswith("sheet: 1 methods are better than OPSD (TIP) and 2 are worse")
+    assert told[5].startswith("chain: 0 methods are better than OPSD and ")
+    both = pd.concat(means, axis=1).drop(index="base")
+    assert f"Over 5 methods the rank correlation of the two tasks' accuracies is {spearmanr(both).statistic:.2f} [" in told[6]
+
+
+def test_a_table_without_opsd_is_refused():
+    with pytest.raises(ValueError, match="the baseline 'opsd' has no finished cell"):
+        family_findings({"sheet": made({"base": 0.3, "tip": 0.5}, 0)})
