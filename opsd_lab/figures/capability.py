@@ -1,0 +1,40 @@
+"""A plotly figure of what a signal finds against what the model can."""
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from opsd_lab.figures.parts import add_line, finish
+from opsd_lab.figures.training import plain
+from opsd_lab.figures.words import GREY, check_frame, groups_of, number, wrapped
+
+
+def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str = "Signal against capability") -> go.Figure:
+    """Draw each signal's area under the ROC curve, with its 95 % interval, against the accuracy of the model that it comes from.
+
+    `signals` has a row for each model and signal, `accuracy` one for each model (`opsd_lab.experiments.capability`).
+
+    Raises:
+        ValueError: when a column is missing, a model has no accuracy, or there are more signals than can be told apart.
+    """
+    check_frame("draw_capability", signals, ["model", "signal"], ["chance"])
+    check_frame("draw_capability", accuracy, ["model"])
+    known = accuracy.set_index("model")
+    if missing := set(signals["model"]) - set(known.index):
+        raise ValueError(f"draw_capability: there is no accuracy of {sorted(missing)[0]!r}")
+    figure = make_subplots(rows=1, cols=1)
+    for index, signal in enumerate(groups_of("draw_capability", signals, "signal")):
+        rows = signals[signals["signal"] == signal]
+        rows = rows.assign(place=rows["model"].map(known["mean"])).sort_values("place")
+        names = [plain(str(model)) for model in rows["model"]]
+        places = rows["place"].tolist()
+        add_line(figure, places, rows, index=index, name=wrapped(signal), legend=True, names=names, bands=False)
+    chance = float(signals["chance"].iloc[0])
+    figure.add_hline(y=chance, line_dash="dot", line_color=GREY)
+    for model, row in known.loc[signals["model"].unique()].iterrows():
+        said = f"{plain(str(model))}<br>{number(row['mean'], 2)} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
+        figure.add_annotation(x=row["mean"], y=1, yref="paper", text=said, showarrow=False, yanchor="bottom")
+    figure.update_xaxes(title_text="accuracy on the same problems", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title_text="area under the ROC curve")
+    note = f"95 % intervals over problems, {int(signals['n'].max())} of them; dotted line: a blind guess"
+    return finish(figure, title, note, 460, above=36)
