@@ -111,9 +111,9 @@ def test_gradient_checkpointing_computes_sequences_whole():
 def test_prompts_are_shared_only_where_it_saves_enough():
     alone = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
     completions = torch.ones(3, 4, dtype=torch.long)
-    assert SharedPrompts.of(alone, completions, 0) is None
-    assert SharedPrompts.of([alone[0]] * 3, torch.ones(3, 200, dtype=torch.long), 0) is None
-    found = SharedPrompts.of([(1, 2, 3, 4), (5, 6), (1, 2, 3, 4)], completions, 0)
+    assert SharedPrompts.of(alone, completions, 0, 7) is None
+    assert SharedPrompts.of([alone[0]] * 3, torch.ones(3, 200, dtype=torch.long), 0, 203) is None
+    found = SharedPrompts.of([(1, 2, 3, 4), (5, 6), (1, 2, 3, 4)], completions, 0, 8)
     assert found.ids.tolist() == [[1, 2, 3, 4], [0, 0, 5, 6]] and found.owners.tolist() == [0, 1, 0]
     assert found.mask.tolist() == [[True] * 4, [False, False, True, True]]
 
@@ -152,3 +152,30 @@ def test_several_rollouts_of_a_prompt_are_those_that_are_drawn_one_by_one(archit
     assert [r.completion_ids for r in together] == [r.completion_ids for r in one_by_one]
     for a, b in zip(together, one_by_one, strict=True):
         torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=2e-5, rtol=0)
+
+
+def test_rows_that_would_be_wider_together_than_the_context_are_computed_whole(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+
+    def group(number, prompt, completion):
+        ids = tuple(torch.randint(20, 250, (prompt,), generator=generator).tolist())
+        texts = [tuple(torch.randint(20, 250, (completion,), generator=generator).tolist()) for _ in range(4)]
+        rollouts = [Rollout(f"p{number}", ids, text, (-1.0,) * completion, "stop", "x") for text in texts]
+        return [Example(Prompts(ids, {"view 0": ids}), rollout, completion) for rollout in rollouts]
+
+    found = group(0, 24, 6) + group(1, 20, 10)
+    policy = tiny_policy(context=31)
+    policy.model.requires_grad_(True)
+    batch = build_batch(found, policy.pad_id, policy.device)
+    assert batch.student.ids.shape[1] == 30 and batch.student.shared.width == 33 > policy.context_limit.tokens
+    calls = []
+    monkeypatch.setattr(forward, "shared_states", lambda *args: calls.append(args))
+    step(policy, batch, shared=True)
+    assert not calls
+
+
+def test_prompts_of_very_different_lengths_are_not_shared_where_that_is_more_work():
+    long, short = tuple(range(100)), (1, 2, 3)
+    completions = torch.ones(8, 90, dtype=torch.long)
+    # whole: 8 rows of 103 tokens; shared: 2 prompts of 100 and 8 completions of 89
+    assert SharedPrompts.of([long] * 4 + [short] * 4, completions, 0, 103) is None

@@ -16,6 +16,7 @@ from opsd_lab.steps.labels import label_steps
 from opsd_lab.supervision.views import score_rollouts
 from opsd_lab.tokens.table import COLUMNS, TokenTable
 from opsd_lab.tokens.text import token_texts
+from opsd_lab.training.drawing import draw
 from opsd_lab.training.trainer import Trainer, TrainingParams
 
 
@@ -35,7 +36,7 @@ def examples_of(trainer: Trainer, rollouts: Iterable[Rollout]) -> list[Example]:
 )
 def test_scoring_rollouts_gives_the_table_that_the_training_step_then_records(trainer, objective):
     trainer.objective = objective
-    examples = examples_of(trainer, trainer._draw(1).rollouts)
+    examples = examples_of(trainer, draw(trainer, trainer.at(1)).rollouts)
     scored = score_rollouts(trainer.policy, trainer.teacher, objective, examples, token_budget=10_000)
     trained = next(trainer.train(1, progress=False)).table
     pd.testing.assert_frame_equal(scored.frame, trained.frame, atol=1e-5, rtol=0)

@@ -72,9 +72,9 @@ class Hysteresis(Controller):
 class BetaBandit(Controller):
     """A share in [least, 1], drawn from a Beta distribution that learns which shares are followed by falling loss.
 
-    A share is held for `hold` steps. Its reward is the sum of discount**i times by how much the loss fell at its i-th step, where it
-    fell; the logarithms of both parameters of the distribution then follow the reward's gradient (REINFORCE), `rate` of it, against
-    the mean reward so far. The loss is that of the records. `seed` fixes the draws.
+    A share is held for `hold` steps. Its reward is the sum of discount**i times by how much the loss fell from one of its steps to
+    the next, where it fell; the logarithms of both parameters of the distribution then follow the reward's gradient (REINFORCE),
+    `rate` of it, against the mean reward so far. The loss is that of the records. `seed` fixes the draws.
     """
 
     hold: int = 5
@@ -103,7 +103,8 @@ class BetaBandit(Controller):
         for name, slope in zip(("log_a", "log_b"), slopes, strict=True):
             state[name] = float(np.clip(state[name] + self.rate * better * slope, -3.0, 3.0))
         draws = state["draws"] + 1
-        state |= {"draws": draws, "mean": state["mean"] + better / draws, "age": 0, "reward": 0.0}
+        # The next loss is the first under another share, so it is compared with nothing.
+        state |= {"draws": draws, "mean": state["mean"] + better / draws, "age": 0, "reward": 0.0, "loss": None}
         return state | {"share": self._draw(state)}
 
     def value(self, state: dict[str, Any]) -> float:

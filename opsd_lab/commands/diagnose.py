@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from opsd_lab.basics.schedules import at_step
 from opsd_lab.commands.evaluate import policy_named, problems_for, sampling_of
-from opsd_lab.contexts import ChatFormat, ContextBuilder, View
+from opsd_lab.contexts import ChatFormat, View
 from opsd_lab.contexts.views import needs_rollout
 from opsd_lab.diagnostics import (
     by_view,
@@ -30,13 +30,12 @@ from opsd_lab.figures.supervision import draw_divergence_by_class, draw_interval
 from opsd_lab.figures.training import draw_top_tokens
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts import Rollout, SamplingParams, load_rollouts, sample_rollouts, save_rollouts
+from opsd_lab.rollouts import Rollout, SamplingParams, load_rollouts
 from opsd_lab.runs.building import sampler_of
 from opsd_lab.runs.plan import ModelPlan, Plan
+from opsd_lab.supervision.kept_rollouts import kept_rollouts
 from opsd_lab.token_view import render_views
 from opsd_lab.tokens.table import TokenTable
-
-ROLLOUTS = "rollouts.parquet"
 
 
 def diagnose(
@@ -79,8 +78,7 @@ def diagnose(
     """
     policy, plan, teacher = policy_named(model, recipe, step)
     name, problems = problems_for(plan, data, columns, limit)
-    chat = ChatFormat() if plan is None else plan.recipe.student_chat or plan.chat
-    teacher_chat = (plan and (plan.recipe.teacher_chat or plan.teacher_chat)) or chat
+    chat, teacher_chat = (ChatFormat(), ChatFormat()) if plan is None else (plan.student_format, plan.teacher_format)
     params = sampling_of(plan, 512, temperature=temperature, max_new_tokens=max_new_tokens, n=n, seed=seed)
     written = _rollouts(rollouts, out, policy, problems, chat, params)
     known = {rollout.problem_id for rollout in written}
@@ -127,17 +125,13 @@ def usable_views(problems: Sequence[Problem], names: Sequence[str], own: Mapping
 def _rollouts(
     given: Path | None, out: Path, policy: Policy, problems: Sequence[Problem], chat: ChatFormat, params: SamplingParams
 ) -> list[Rollout]:
-    """Return the rollouts of these problems that are given, or that were written before, or that the policy writes now."""
+    """Return the rollouts of these problems that are given, or that the policy writes now or wrote before."""
+    if given is None:
+        return kept_rollouts(policy, problems, params, chat, out, sampler_of(ModelPlan(), policy))
     ids = {problem.id for problem in problems}
-    path = given or out / ROLLOUTS
-    if path.exists() or given:
-        found = [rollout for rollout in load_rollouts(path) if rollout.problem_id in ids]
-        if not found:
-            raise ValueError(f"{path} has no rollout of these problems; name the data that they were written of")
-        return found
-    contexts = ContextBuilder(policy.tokenizer, student=chat)
-    found = sample_rollouts(sampler_of(ModelPlan(), policy), contexts, list(problems), params)
-    save_rollouts(found, path)
+    found = [rollout for rollout in load_rollouts(given) if rollout.problem_id in ids]
+    if not found:
+        raise ValueError(f"{given} has no rollout of these problems; name the data that they were written of")
     return found
 
 

@@ -27,7 +27,7 @@ def described_run(plan: Plan, built: Built) -> str:
 
 def prompts(trainer: Trainer) -> str:
     """Return both prompts of the first problem; the lines of the teacher's that the student does not see are marked."""
-    contexts, problem = trainer.contexts, trainer.problems[0]
+    contexts, problem = trainer.at(1).contexts, trainer.problems[0]
     student = contexts.text(problem, "student")
     parts = [f"The student reads, of problem {problem.id!r}:\n{_marked(student, student)}"]
     for name, view in contexts.views.items():

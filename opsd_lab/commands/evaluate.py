@@ -10,6 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from opsd_lab.basics.files import write_whole
+from opsd_lab.basics.schedules import at_step
 from opsd_lab.commands.train import read_plan
 from opsd_lab.contexts import ChatFormat, ContextBuilder
 from opsd_lab.evaluation.evaluate import evaluate as evaluate_policy
@@ -62,7 +63,7 @@ def evaluate(
     """
     policy, plan, _ = policy_named(model, recipe, step, engine)
     source, problems = problems_for(plan, data, columns, limit)
-    chat = ChatFormat() if plan is None else plan.evaluation_chat or plan.recipe.evaluation_chat or plan.chat
+    chat = ChatFormat() if plan is None else plan.evaluation_format
     contexts = ContextBuilder(policy.tokenizer, student=chat)
     params = sampling_of(plan, 1024, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed)
     sampler = sampler_of(ModelPlan(engine=engine), policy)
@@ -105,7 +106,7 @@ def problems_for(plan: Plan | None, data: str | None, columns: Sequence[str], li
 
 def sampling_of(plan: Plan | None, longest: int, **wanted: float | None) -> SamplingParams:
     """Return the sampling of a `plan` with what is `wanted` and not None in its place; without a plan, up to `longest` tokens."""
-    own = SamplingParams(longest) if plan is None else replace(plan.sampling, **plan.recipe.sampling)
+    own = SamplingParams(longest) if plan is None else at_step(replace(plan.sampling, **plan.recipe.sampling), 1)
     return replace(own, **{name: value for name, value in wanted.items() if value is not None})
 
 

@@ -192,6 +192,7 @@ class ContextBuilder:
         except UnwritableText as error:
             if not seen:
                 raise
+            self._written(problem, "teacher", Shown("", shown.question))  # people's own texts are at fault where this fails
             # What a model wrote must not end a run.
             warnings.warn(f"{error}; the view has nothing to show of this rollout", stacklevel=3)
             return None

@@ -67,6 +67,6 @@ class MajorityReward:
         return best if len(best) >= self.share * len(texts) else []
 
 
-def by_majority(rewards: AnswerReward) -> MajorityReward:
-    """Return rewards by the majority, with the grader of rewards by the reference, for a Recipe."""
-    return MajorityReward(rewards.grader, rewards.by)
+def by_majority(rewards: AnswerReward, share: float = 0.5) -> MajorityReward:
+    """Return rewards by the majority, at least a `share` of the group, with the grader of `rewards`; for a Recipe."""
+    return MajorityReward(rewards.grader, rewards.by, share)

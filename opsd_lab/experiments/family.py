@@ -35,7 +35,10 @@ from opsd_lab.training.records import TrainingParams
 
 TASKS = ("sheet", "chain")
 RATE, RATES = 2e-4, (5e-5, 2e-4, 8e-4)
-OPERATIONS = (0.875e12, 1.75e12)  # the last is what OPSD takes for 50 steps
+OPERATIONS = (0.875e12, 1.75e12)  # the last is what OPSD takes for `STEPS` steps
+STEPS = 50
+HORIZONS = {"atesd_scheduled": {"steps": STEPS}, "ogls_sd": {"steps": STEPS}, "paced": {"half": STEPS // 2}}
+"""What is known beforehand of how long training goes on, for the methods that change by it."""
 TRACE = ("loss", "student_entropy", "teacher_entropy", "gap", "completion_length", "truncated", "grad_norm")
 
 
@@ -53,6 +56,7 @@ WORDED: dict[Callable, Callable] = {
     reference_solution: bare_solution,
     context_methods.concise: instruction,
     context_methods.own_attempt: bare_solution,
+    context_methods.to_be_analysed: bare_solution,
     context_methods.with_analysis: as_a_solution,
     context_methods.with_reflection: as_a_solution,
     gate_methods.to_be_rewritten: bare_solution,
@@ -93,7 +97,7 @@ BASELINES = {"grpo": Recipe(GRPO(), n=8)}
 
 def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
     """Return the recipes in the sandbox's words, by their keys, the baselines among them; all of them where no `keys` are given."""
-    made = {**BASELINES, **{key: entry.make() for key, entry in METHODS.items()}}
+    made = {**BASELINES, **{key: entry.make(**HORIZONS.get(key, {})) for key, entry in METHODS.items()}}
     return {key: in_sandbox_words(made[key]) for key in keys or made}
 
 

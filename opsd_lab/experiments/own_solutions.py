@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from opsd_lab.contexts import ChatFormat, ContextBuilder, View, answer_only, no_privilege, other_problem, reference_solution
+from opsd_lab.contexts import ChatFormat, View, answer_only, no_privilege, other_problem, reference_solution
 from opsd_lab.diagnostics import result_digits, step_gap
 from opsd_lab.divergences import forward_kl
 from opsd_lab.experiments.supervision_study import study_tables
@@ -13,7 +13,8 @@ from opsd_lab.objectives import OPSD, Pushed
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import live_teacher
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts import HFSampler, SamplingParams, load_rollouts, sample_rollouts, save_rollouts
+from opsd_lab.rollouts import SamplingParams
+from opsd_lab.supervision.kept_rollouts import kept_rollouts
 
 CLIPS = (None, 0.05)  # of version 3 of OPSD, arXiv 2601.18734
 LABELLED = ("correct", "incorrect")
@@ -36,15 +37,11 @@ def own_solutions(
         chat: both sides' format; None is `ChatFormat()`.
 
     Raises:
-        ValueError: where no step can be judged, or `parts` holds the parts of another scoring.
+        ValueError: where no step can be judged, or `parts` holds other rollouts or the parts of another scoring.
     """
     chat, folder, found = chat or ChatFormat(), Path(parts), []
     views = solution_views(problems)
-    path = folder / "rollouts.parquet"
-    if not path.exists():
-        contexts = ContextBuilder(policy.tokenizer, student=chat)
-        save_rollouts(sample_rollouts(HFSampler(policy), contexts, problems, sampling), path)
-    rollouts = load_rollouts(path)
+    rollouts = kept_rollouts(policy, problems, sampling, chat, folder)
     for clip in CLIPS:
         objective = Pushed(OPSD(forward_kl, pointwise_clip=clip))
         kept = folder / f"clip-{clip or 0:g}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -61,10 +62,10 @@ def premise_views(problems: Sequence[Problem]) -> dict[str, View]:
 
 @dataclass(frozen=True)
 class Premise:
-    """What is measured: the first `count` problems of each of `sets` to which every view applies and whose answers can be graded.
+    """What is measured: `count` problems of each of `sets`, drawn with `seed` from those to which every view applies.
 
-    `sampling` says how each of a problem's answers is drawn, and `chat` is the format under every view. Parts of `chunk` problems
-    are kept on the disk.
+    Their answers can be graded. `sampling` says how each of a problem's answers is drawn, and `chat` is the format under every view.
+    Parts of `chunk` problems are kept on the disk.
 
     Raises:
         ValueError: for a set that is none of `SETS`.
@@ -75,6 +76,7 @@ class Premise:
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(320, temperature=0.7, n=4))
     chat: ChatFormat = field(default_factory=ChatFormat)
     chunk: int = 8
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.sets if name not in SETS]:
@@ -93,7 +95,8 @@ class Premise:
         fitting = [p for p in every if p.answer not in unreadable and all(_applies(view, p) for view in views.values())]
         if not fitting:
             raise ValueError(f"the set {name!r} has no problem to which every view applies")
-        return fitting[: self.count], views
+        drawn = np.random.default_rng(self.seed).permutation(len(fitting))[: self.count]
+        return [fitting[i] for i in sorted(drawn)], views
 
 
 def _applies(view: View, problem: Problem) -> bool:

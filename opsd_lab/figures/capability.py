@@ -34,7 +34,7 @@ def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str
     for model, row in known.loc[signals["model"].unique()].iterrows():
         said = f"{plain(str(model))}<br>{number(row['mean'], 2)} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
         figure.add_annotation(x=row["mean"], y=1, yref="paper", text=said, showarrow=False, yanchor="bottom")
-    figure.update_xaxes(title_text="accuracy on the same problems", tickformat=".0%", rangemode="tozero")
+    figure.update_xaxes(title_text="accuracy on problems of the same set", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title_text="area under the ROC curve")
     note = f"95 % intervals over problems, {int(signals['n'].max())} of them; dotted line: a blind guess"
     return finish(figure, title, note, 460, above=36)

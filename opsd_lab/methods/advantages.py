@@ -132,7 +132,7 @@ def rlcsd() -> Recipe:
     """e = log T+(y) - log mean over k of T-_k(y), r = l tanh(e / .02) or 0 where |r| <= .02; A + r, never of another sign.
 
     Defaults: l = .5, up to 4 wrong attempts as contexts, a right attempt as the right one, 8 rollouts a problem, a copy taken anew
-    every 10 steps. Differs: selected and other tokens share one mean.
+    every 10 steps. Differs: selected and other tokens share one mean, and where no attempt is right the reference is shown.
     """
     views = {"right": FirstOf((SuccessfulPeer(), reference_solution)), **{f"wrong {k}": FailedPeer(k) for k in range(4)}}
     return Recipe(RLCSDAdvantage(), views, teacher=partial(refreshed_teacher, every=10), n=GROUP)
@@ -140,9 +140,10 @@ def rlcsd() -> Recipe:
 
 @dataclass(frozen=True)
 class SpikeSegments:
-    """From a token whose k = -D, scaled to [0, 1], is above `spike` until the entropy rises, all take that token's k; else 0.
+    """From a token whose k is above `spike` until the entropy rises, all take that token's k; else 0.
 
-    A segment ends where the entropy is above `rise` times that of its first token.
+    k is -D where the teacher disagrees and 0 elsewhere, over its largest of the step. A segment ends where the entropy is above
+    `rise` times that of its first token.
     """
 
     spike: float = 0.1
@@ -150,8 +151,8 @@ class SpikeSegments:
 
     def __call__(self, columns: Mapping[str, Tensor]) -> Tensor:
         """Return the signal [N]."""
-        k = -columns["gap"].float()
-        k = ((k - k.min()) / (k.max() - k.min()).clamp(min=1e-8)).tolist()
+        k = (-columns["gap"].float()).clamp(min=0)
+        k = (k / k.max().clamp(min=1e-8)).tolist()
         entropy, rollout = columns["student_entropy"].tolist(), columns["rollout"].tolist()
         found, held, first = [], 0.0, 0
         for i, value in enumerate(k):
@@ -180,8 +181,8 @@ class GEARAdvantage(WithTeacher):
 def gear() -> Recipe:
     """A_t = A (.2 w + .9): a spike of -D above .1 opens a segment, which keeps that token's weight until the entropy rises.
 
-    Defaults: 8 rollouts a problem, live teacher with the reference. Unconfirmed: how -D is scaled (to the step's range here) and the
-    rule of signs. Differs: no KL to a reference policy.
+    Defaults: 8 rollouts a problem, live teacher with the reference. Unconfirmed: how -D is scaled (0 where it is negative, and over
+    the step's largest, here) and the rule of signs. Differs: no KL to a reference policy.
     """
     signals = {"segment": SpikeSegments()}
     return Recipe(GEARAdvantage(), reference_solution, teacher=live_teacher, signals=signals, n=GROUP)
@@ -266,6 +267,9 @@ class GatedReverseKL(OPSD):
 
 @method("SDAR", "2605.15155", "note")
 def sdar() -> Recipe:
-    """GRPO + .01 sigma(5 D) RKL, no gradient through the gate; live teacher."""
+    """GRPO + .01 sigma(5 D) RKL, no gradient through the gate; live teacher.
+
+    Differs: RKL is that of the whole vocabulary, not of the sampled token.
+    """
     objective = Sum((GRPO(), GatedReverseKL(reverse_kl)), (1.0, 0.01))
     return Recipe(objective, reference_solution, teacher=live_teacher, n=GROUP)

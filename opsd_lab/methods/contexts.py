@@ -4,6 +4,7 @@ In all formulas S is the student's distribution at a token, T the teacher's, y t
 without gradient, A a rollout's advantage, H an entropy. FKL is KL(T || S), RKL is KL(S || T).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +15,17 @@ from torch import Tensor
 from opsd_lab.basics.controllers import BetaBandit
 from opsd_lab.basics.schedules import Linear
 from opsd_lab.contexts.peers import MixedPeers, ShortestPeer, SuccessfulPeer
-from opsd_lab.contexts.views import OtherProblem, PartialSolution, WrittenView, reference_solution
-from opsd_lab.divergences import forward_kl, jsd, reverse_kl
+from opsd_lab.contexts.views import OWN_WORDS, OtherProblem, PartialSolution, WrittenView, reference_solution
+from opsd_lab.divergences import Side, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import by_majority
 from opsd_lab.methods.method import method
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import OPSD, SampledTokenOPSD, Teachers
 from opsd_lab.policies.teachers import ema_teacher, refreshed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts.gates import incorrect_only
 from opsd_lab.training.recipes import Recipe
 
+ANALYSE = "Explain the key steps of this solution. Do not solve the problem anew."
 CONCISE = "Be concise: leave out what is not needed, and keep every step that is."
 
 
@@ -51,9 +53,14 @@ def opsd_sampled_token() -> Recipe:
     return Recipe(SampledTokenOPSD(), reference_solution)
 
 
+def to_be_analysed(problem: Problem) -> str:
+    """Show the verified solution and ask for an analysis of it."""
+    return reference_solution(problem, closing=ANALYSE)
+
+
 def with_analysis(problem: Problem, text: str) -> str:
-    """Show the verified solution, and the teacher's own analysis of it behind."""
-    return f"{reference_solution(problem, closing='')}\nYour own analysis of it:\n{text}"
+    """Show the verified solution, the teacher's own analysis of it behind, and the sentence that closes a solution."""
+    return f"{reference_solution(problem, closing='')}\nYour own analysis of it:\n{text}\n{OWN_WORDS}"
 
 
 @method("OPSD, reason first", "2601.18734", "code")
@@ -62,7 +69,7 @@ def reason_first(max_new_tokens: int = 64) -> Recipe:
 
     Defaults: the paper allows 4,096 tokens of analysis. Here it is written anew at each step, and billed.
     """
-    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), WrittenView(reference_solution, with_analysis, max_new_tokens))
+    return Recipe(OPSD(forward_kl, pointwise_clip=0.05), WrittenView(to_be_analysed, with_analysis, max_new_tokens))
 
 
 @method("SDFT", "2601.19897", "paper")
@@ -80,7 +87,8 @@ def sdpo() -> Recipe:
     """JSD with beta .5 on the student's 100 most probable tokens and a tail, to T(. | a right attempt of the same group).
 
     Defaults: 8 rollouts a problem, moving average .05, importance ratio cut at 2. The view is never the rollout itself: the one
-    right attempt of a group has none, and does not count. Differs: there is no feedback text to fall back on.
+    right attempt of a group has none, and does not count. Differs: there is no feedback text to fall back on, and an attempt is
+    shown with its thinking part.
     """
     objective = OPSD(jsd(0.5), vocab_top_k=100, support="student")
     teacher = partial(ema_teacher, decay=0.95)
@@ -89,11 +97,12 @@ def sdpo() -> Recipe:
 
 @method("MOPD", "2605.12652", "note")
 def mopd() -> Recipe:
-    """Reverse KL to T(. | two right attempts of the group and a wrong one), the mean over the group's rollouts.
+    """Reverse KL to T(. | up to two right attempts of the group and up to one wrong), the mean over the group's rollouts.
 
-    Defaults: 8 rollouts a problem; reverse KL on mathematics, JSD elsewhere.
+    Defaults: 8 rollouts a problem; reverse KL on mathematics, JSD elsewhere. Unconfirmed: whose weights teach (the initial here).
+    Differs: one right attempt is enough.
     """
-    return Recipe(OPSD(reverse_kl), MixedPeers(right=2, wrong=1), n=8)
+    return Recipe(OPSD(reverse_kl), MixedPeers(right=2, wrong=1), n=8, training={"normalisation": "sequence"})
 
 
 def concise(problem: Problem) -> str:
@@ -117,6 +126,8 @@ class WorkedExample(OtherProblem):
     def __call__(self, problem: Problem) -> str:
         """Return the text."""
         other = self.donor(problem)
+        if not other.solution.strip():
+            raise ValueError(f"problem {other.id!r}, a donor, has no solution; leave it out of the donors, or give it one")
         return f"Here is a worked example of an unrelated problem:\n{other.question}\n{other.solution}\nNow solve the problem above."
 
 
@@ -153,7 +164,8 @@ def atesd_bandit() -> Recipe:
     """Clipped forward KL to T(. | question, the first share of the solution, the answer), the share drawn from a learnt Beta.
 
     Unconfirmed: how long a share is held (5 steps here) and the discount (.9). Differs: the Beta's two parameters are learnt
-    themselves, without a network on statistics of training, and the teacher's log-probability of the reference is no reward.
+    themselves, within bounds, without a network on statistics of training and its cap on the entropy; the reward is of the share's
+    own steps, not of 20 ahead, and the teacher's log-probability of the reference is none.
     """
     return Recipe(OPSD(forward_kl, pointwise_clip=0.05), PartialSolution(BetaBandit(), answer=True))
 
@@ -173,11 +185,12 @@ class FirstTokens:
 def u_opsd(prefix: int = 32) -> Recipe:
     """Forward KL to T(. | the shortest attempt with the majority's answer), on rollouts that disagree, their first tokens only.
 
-    Defaults: a majority is at least half of the group; slow moving average. Unconfirmed: the prefix's length and the decay, .999.
-    Differs: all disagreeing rollouts count, where the paper keeps the longest but one.
+    Defaults: the answer that most attempts give is the majority's, however few they are (tau = 0); slow moving average. Unconfirmed:
+    that tau is that threshold, forward KL, the prefix's length and the decay, .999. Differs: all disagreeing rollouts count, where
+    the paper keeps the longest but one.
     """
-    view, teacher = ShortestPeer(), partial(ema_teacher, decay=0.999)
-    return Recipe(OPSD(forward_kl), view, teacher=teacher, gate=incorrect_only, weights=FirstTokens(prefix), rewards=by_majority, n=8)
+    view, teacher, rewards = ShortestPeer(), partial(ema_teacher, decay=0.999), partial(by_majority, share=0.0)
+    return Recipe(OPSD(forward_kl), view, teacher=teacher, gate=incorrect_only, weights=FirstTokens(prefix), rewards=rewards, n=8)
 
 
 def own_attempt(problem: Problem, rollout: object, group: object) -> str | None:
@@ -192,14 +205,27 @@ def with_reflection(problem: Problem, text: str) -> str:
     return f"{reference_solution(problem, closing='')}\nWhat went wrong in an attempt:\n{text}"
 
 
+@dataclass(frozen=True)
+class FlooredRatio:
+    """The teacher, its probabilities no smaller than `floor` times the student's; not normalised again."""
+
+    floor: float
+
+    def __call__(self, student: Side, teachers: Teachers) -> Side:
+        """Return the target."""
+        least = student.logprobs + math.log(self.floor)
+        return Side.of_logprobs(torch.maximum(teachers["teacher"].logprobs, least))
+
+
 @method("RESD", "2605.12741", "note")
 def resd(max_new_tokens: int = 64) -> Recipe:
-    """Reverse KL to T(. | solution, the teacher's reflection on the rollout), on wrong rollouts.
+    """Sum over v of -S log max(T / S, .2), T seeing the solution and the teacher's reflection on the rollout, on wrong rollouts.
 
-    Defaults: the student's 100 most probable tokens, moving average 1e-4, 4 updates on the same rollouts. Differs: no notes are
-    kept from step to step, and the ratio of old to present teacher is left out.
+    Defaults: the floor .2 of the ratio, moving average 1e-4, 4 updates on the same rollouts. Differs: the whole vocabulary, not the
+    student's 100 most probable tokens; no notes are kept from step to step; the teacher that scores sees the reference, not a stored
+    solution, and not the attempt; right rollouts do not count, where they weigh (1 - s)^a.
     """
-    objective = OPSD(reverse_kl, vocab_top_k=100, support="student")
+    objective = OPSD(reverse_kl, target=FlooredRatio(0.2))
     view, teacher = WrittenView(own_attempt, with_reflection, max_new_tokens), partial(ema_teacher, decay=0.9999)
     return Recipe(objective, view, teacher=teacher, training={"passes": 4})
 
@@ -213,7 +239,7 @@ def sure_teacher_unsure_student(columns: Mapping[str, Tensor]) -> Tensor:
 def msd() -> Recipe:
     """Reverse KL weighed by w_T w_S: w_T high where the teacher's entropy is low, w_S = 1 - S(y).
 
-    Unconfirmed: the form of w_S. Differs: the teacher sees the solution, not a translation; w_T = exp(-H_T) over the whole
-    vocabulary, where the paper takes the entropy of the 32 most probable tokens.
+    Unconfirmed: the forms of w_T and w_S. Differs: the teacher sees the solution, not a translation with an instruction to think;
+    w_T = exp(-H_T) over the whole vocabulary, where the paper takes the entropy of the 32 most probable tokens.
     """
     return Recipe(OPSD(reverse_kl), reference_solution, weights=sure_teacher_unsure_student)

@@ -60,7 +60,8 @@ class AOPDLoss(GapGradient):
 def aopd() -> Recipe:
     """Policy gradient of D where T(y) > S(y), else FKL on the teacher's 32 most probable tokens.
 
-    Differs: the teacher is the model itself with the solution.
+    Unconfirmed: that the teacher is renormalised on them and the student is not. Differs: the teacher is the model itself with the
+    solution.
     """
     return Recipe(AOPDLoss(), reference_solution)
 
@@ -99,7 +100,8 @@ def credit(weight: float = 0.1) -> Recipe:
     """R_t = log T(y | x, z) - l log T(y | x', z) - log S(y | x): the same solution z under another question x', l = .1.
 
     Defaults: one other question (8 are best), moving average .01. l = 0 is the sampled token alone, l >= .5 collapses. Differs: z
-    is the reference; R_t is the policy gradient's advantage on its own.
+    is the reference; the other question is one of the training problems', the same throughout, not one of the batch's; one rollout a
+    problem, not 8; R_t is the policy gradient's advantage on its own.
     """
     views = {"own": reference_solution, "other question": OtherQuestion()}
     return Recipe(CREDITAdvantage(weight=weight), views, teacher=partial(ema_teacher, decay=0.99))

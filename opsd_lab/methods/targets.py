@@ -10,10 +10,10 @@ from torch import Tensor
 from opsd_lab.basics.options import real
 from opsd_lab.basics.schedules import Linear, Schedule
 from opsd_lab.contexts.peers import FailedPeer, SuccessfulPeer
-from opsd_lab.contexts.views import OtherProblem, Shown, answer_only, bare_solution, hints, no_privilege, reference_solution
-from opsd_lab.divergences import Renyi, Side, jsd, reverse_kl
+from opsd_lab.contexts.views import OWN_WORDS, OtherProblem, Shown, answer_only, hints, no_privilege, reference_solution
+from opsd_lab.divergences import Renyi, Side, forward_kl, jsd, reverse_kl
 from opsd_lab.methods.method import method
-from opsd_lab.objectives import OPSD, SFT, PolicyGradient, Teachers, Tokens, of_the_step
+from opsd_lab.objectives import OPSD, SFT, PolicyGradient, Teachers, Tokens
 from opsd_lab.objectives.targets import GeometricMixture, PMIResidual, TheView
 from opsd_lab.policies.teachers import ema_teacher
 from opsd_lab.problems.problem import Problem
@@ -24,9 +24,15 @@ from opsd_lab.training.recipes import Recipe
 PEERS = 2  # contexts of each kind, where the papers take all of the group
 
 
-def solution_alone(problem: Problem) -> Shown:
-    """Show the verified solution without the question."""
-    return Shown(bare_solution(problem), question="")
+@dataclass(frozen=True)
+class SolutionAlone:
+    """Shows the verified solution without the question, followed by the sentence `closing`, as `reference_solution` does with it."""
+
+    closing: str = OWN_WORDS
+
+    def __call__(self, problem: Problem) -> Shown:
+        """Return what is shown."""
+        return Shown(reference_solution(problem, self.closing), question="")
 
 
 @method("Purified OPSD", "2607.02234", "paper")
@@ -35,7 +41,7 @@ def purified_opsd() -> Recipe:
 
     Defaults: c = 10, beta = 1, both flat over wide ranges; p0 is the initial policy; three passes of it.
     """
-    views = {"question": no_privilege, "both": reference_solution, "solution": solution_alone}
+    views = {"question": no_privilege, "both": reference_solution, "solution": SolutionAlone()}
     return Recipe(OPSD(jsd(0.5), target=PMIResidual("question", "both", "solution", bound=10.0, beta=1.0)), views)
 
 
@@ -56,23 +62,31 @@ class UniSDLoss(OPSD):
         return super().loss(student, teachers, tokens) + self.hinge * contrast
 
 
-@of_the_step
-def agreement(columns: Mapping[str, Tensor]) -> Tensor:
-    """Return max(.01, 1 / (1 + d)), d the disagreement over its .95 quantile, at most 10."""
-    scale = columns["disagreement"].quantile(0.95).clamp(min=1e-8)
-    return (1 / (1 + (columns["disagreement"] / scale).clamp(max=10.0))).clamp(min=0.01)
+@dataclass(frozen=True)
+class Agreement:
+    """Weighs tokens max(.01, 1 / (1 + g d)), d the contexts' disagreement over its .95 quantile in the step, at most 10."""
+
+    strength: float = 1.0
+    needs_step = True
+
+    def __call__(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """Return the weights [N]; `strength` is g."""
+        scale = columns["disagreement"].quantile(0.95).clamp(min=1e-8)
+        return (1 / (1 + self.strength * (columns["disagreement"] / scale).clamp(max=10.0))).clamp(min=0.01)
 
 
 @method("UniSD", "2605.06597", "code")
 def unisd() -> Recipe:
-    """min(JSD, kappa) weighed by the agreement of several contexts, sum over sum of weights, and .01 relu(.1 + |S - T+| - |S - T-|).
+    """min(JSD_a, kappa) weighed by 1 / (1 + g d), sum over sum of weights, and .01 relu(.1 + |l_S - l_+| - |l_S - l_-|).
 
-    Defaults: d is the variance of log T(y) over the contexts; moving average. Unconfirmed: kappa (1 here) and the decay (.99).
-    Differs: the hidden states are not matched, which needs more than log-probabilities.
+    Defaults: a = 0, which is forward KL; kappa = 10; d is the variance of l_T = log T(y) over the contexts. Unconfirmed: g (1 here,
+    the launcher has .001) and the decay of the moving average (.99 here). Differs: the contexts are the problem's own solution,
+    answer and hints, and the wrong one another problem's solution, where the paper has other demonstrations; the contrast is weighed
+    too, and weights are divided out over the step, not each rollout; no hidden states are matched. Problems need hints.
     """
     views = {"reference": reference_solution, "answer": answer_only, "hints": hints, "other": OtherProblem()}
-    objective = UniSDLoss(jsd(0.5), target=TheView("reference"), token_clip=1.0)
-    return Recipe(objective, views, teacher=partial(ema_teacher, decay=0.99), weights=agreement)
+    objective = UniSDLoss(forward_kl, target=TheView("reference"), token_clip=10.0)
+    return Recipe(objective, views, teacher=partial(ema_teacher, decay=0.99), weights=Agreement())
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def pbsd(beta: float = 0.1) -> Recipe:
     """-log sigma(beta [log S(y+) / T(y+) - log S(y-) / T(y-)]), y+ written by the context teacher, y- by the student.
 
     Defaults: fixed teacher, which is the reference of the margin too. Unconfirmed: beta. The gradient is that of the formula; the
-    loss that is shown is its linear form, divided by the tokens.
+    loss that is shown is its linear form, divided by the tokens. Truncated rollouts must stay: pairs are counted by place.
     """
     sources = Together((TeacherWrites(), StudentWrites()))
     return Recipe(PreferenceTokens(), reference_solution, source=sources, weights=PreferenceWeights(beta))
@@ -150,8 +164,9 @@ class Steering:
 def ogls_sd(steps: int = 100) -> Recipe:
     """RKL on wrong rollouts to softmax(z_T + l (mean of z over right attempts' contexts - mean over wrong ones')), l from 0 to 3.
 
-    Defaults: 8 rollouts a problem, clip .05. Differs: 2 attempts of each kind are contexts, not all of the group's; logits are
-    taken with their constant, so as log-probabilities.
+    Defaults: 8 rollouts a problem, clip .05. Unconfirmed: the steps over which l rises (100 here), the frozen teacher, and that z_T
+    sees the solution. Differs: 2 attempts of each kind are contexts, not all of the group's, and a group's only wrong attempt has no
+    other one beside it, so it does not count.
     """
     peers = {f"right {i}": SuccessfulPeer(i) for i in range(PEERS)} | {f"wrong {i}": FailedPeer(i) for i in range(PEERS)}
     needed = ("teacher", "right 0", "wrong 0")
@@ -178,7 +193,7 @@ def avsd() -> Recipe:
     """RKL to softmax(log S + A_G + C R J): A_G the views' mean gap, J = A_A - A_G, C = |A_G| / mean |gap|, R = |A_G| / (|A_G| + J).
 
     Defaults: 3 views. A_A is the logarithm of the mean ratio. Unconfirmed: that J is this. Differs: the views are reference, answer
-    and hints.
+    and hints; problems need hints.
     """
     views = {"reference": reference_solution, "answer": answer_only, "hints": hints}
     return Recipe(OPSD(reverse_kl, target=ViewConsensus()), views)
@@ -226,13 +241,13 @@ class TowardsMixture(PolicyGradient):
 
 
 @method("beta-OPSD", "2607.28582", "code")
-def beta_opsd(steps: int = 100) -> Recipe:
-    """Policy gradient of log [.5 T(y) + .5 p0(y)] - log S(y), the teacher's share falling to 0.
+def beta_opsd(share: float = 0.5) -> Recipe:
+    """Policy gradient of log [.5 T(y) + .5 p0(y)] - log S(y), p0 the initial policy without the solution.
 
-    Differs: no return-to-go. Unconfirmed: over how many steps the share falls.
+    Defaults: share .5, constant. Differs: neither the variant whose share changes linearly, nor a return-to-go.
     """
     views = {"teacher": reference_solution, "reference": no_privilege}
-    return Recipe(TowardsMixture(share=Linear(0.5, 0.0, steps)), views)
+    return Recipe(TowardsMixture(share=share), views)
 
 
 @method("SR-OPSD", "2608.09745", "abstract")

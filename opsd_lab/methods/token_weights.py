@@ -87,10 +87,11 @@ class WhitenedRatio(RLSDAdvantage):
 
 @method("EGRSD", "2605.13255", "note")
 def egrsd(gamma: float = 0.1) -> Recipe:
-    """-A w g log S(y): w = clip(exp(sign(A) D)), g = max(.1, 1 - gamma H_T / max(largest H_T of the batch, 1 nat)); sum over tokens.
+    """-A w g log S(y): w = clip(exp(sign(A) D)), g = max(.1, 1 - gamma H_T / max(largest H_T of the batch, 1 nat)); mean over tokens.
 
-    Defaults: frozen teacher (a moving one fails), one rollout a problem, A whitened by running moments. Unconfirmed: the clip of w
-    (.2 here) and the reward's adjustment by length, which is left out.
+    Defaults: frozen teacher (a moving one fails), one rollout a problem, A whitened by the running moments of the steps before, and
+    in the first step the reward. Unconfirmed: the clip of w (.2 here) and the reward's adjustment by length, which is left out.
+    Differs: the ratio to the sampler is clipped at .2, as in GRPO.
     """
     return Recipe(WhitenedRatio(), reference_solution, weights=EntropyGate(gamma))
 
@@ -212,7 +213,10 @@ class SignalledGradient(PolicyGradient):
 
 @method("OPSA", "2608.31046", "paper")
 def opsa() -> Recipe:
-    """A = -1/2 - (H - H_min) / (2 (H_max - H_min)) for the fifth of the tokens that were least probable; no teacher, no reference."""
+    """A = -1/2 - (H - H_min) / (2 (H_max - H_min)) for the fifth of the tokens that were least probable; no teacher, no reference.
+
+    Unconfirmed: that the fifth and the range of H are those of the step, and that the mean is over all its tokens.
+    """
     return Recipe(SignalledGradient(by="improbable"), signals={"improbable": Improbable()})
 
 

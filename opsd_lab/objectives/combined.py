@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opsd_lab.basics.options import instance, name_of, real
+from opsd_lab.basics.options import instance, name_of, overrides_both, real
 from opsd_lab.divergences import Side
 from opsd_lab.objectives.objective import Losses, Objective, compute_losses
 from opsd_lab.objectives.tokens import Teachers, Tokens
@@ -148,7 +148,9 @@ class Pushed(_Several):
 
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
         """Return the objective's losses of a few tokens [n]."""
-        return self.losses_and_slopes(student, teachers, tokens).loss  # a push is a slope, also where no gradient is led back
+        if overrides_both(type(self.objective), "loss", "losses_and_slopes"):
+            return self.losses_and_slopes(student, teachers, tokens).loss  # a push is a slope, also where no gradient is led back
+        return compute_losses(self.objective, student, teachers, tokens, slope=False).loss  # autograd may be off here
 
     def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
         """Return the objective's losses and their slopes."""

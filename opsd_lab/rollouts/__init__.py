@@ -6,7 +6,7 @@ from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
 from opsd_lab.rollouts.given_texts import Texts
 from opsd_lab.rollouts.hf import HFSampler
 from opsd_lab.rollouts.sampling import sample_rollouts
-from opsd_lab.rollouts.sources import BestOf, SourceMixture, Stored, StudentWrites, Together
+from opsd_lab.rollouts.sources import BestOf, PerProblem, SourceMixture, Stored, StudentWrites, Together
 from opsd_lab.rollouts.teacher_writes import TeacherRewrites, TeacherWrites
 from opsd_lab.rollouts.vllm_local import VLLMSampler
 from opsd_lab.rollouts.vllm_server import VLLMServerSampler
@@ -14,6 +14,7 @@ from opsd_lab.rollouts.vllm_server import VLLMServerSampler
 __all__ = [
     "BestOf",
     "HFSampler",
+    "PerProblem",
     "Rollout",
     "Sampler",
     "SamplingParams",

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from opsd_lab.basics.options import name_of, real
+from opsd_lab.basics.options import name_of, real, whole
 from opsd_lab.contexts import ContextBuilder, Prompts
 from opsd_lab.policies.teachers import Teacher
 from opsd_lab.problems.problem import Problem
@@ -172,6 +172,30 @@ class Together:
         for i, source in enumerate(self.sources):
             found = found.plus(source.write(order).from_source(i))
         return found
+
+
+@dataclass(frozen=True)
+class PerProblem:
+    """Another source's completions, `n` of each problem, however many the recipe asks for.
+
+    Raises:
+        TypeError, ValueError: for a number that is none.
+    """
+
+    source: Source
+    n: int
+
+    def __post_init__(self) -> None:
+        whole("PerProblem: n", self.n, least=1)
+
+    @property
+    def samples(self) -> bool:
+        """Whether all rollouts are sampled."""
+        return getattr(self.source, "samples", True)
+
+    def write(self, order: Order) -> Written:
+        """Return what the source writes."""
+        return self.source.write(replace(order, params=replace(order.params, n=self.n)))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from opsd_lab.training.clipping import COSINE
 from opsd_lab.training.trainer import Trainer
 
 Row = dict[str, Any]
-Rule = Callable[[Mapping[str, float], Row], str]
-"""Gets the means of the first steps and a later step's row; returns what is wrong with it, \"\" for nothing."""
+Rule = Callable[[Mapping[str, float], Row], str | None]
+"""Gets the means of the first steps and a later step's row; returns what is wrong, \"\" for nothing, None where it cannot tell."""
 FIRST = 5  # steps whose mean later ones are compared with
 ROUNDING = 1e-6
 FALLEN, GROWN = 0.2, 2.0
@@ -56,9 +56,11 @@ def rounding_gradient(first: Mapping[str, float], row: Row) -> str:
     return ""
 
 
-def teacher_no_better(first: Mapping[str, float], row: Row) -> str:
+def teacher_no_better(first: Mapping[str, float], row: Row) -> str | None:
     """The teacher under its view is not more often right than the student."""
-    if row.get("teacher_accuracy_high", math.inf) < row.get("accuracy", -math.inf):
+    if "teacher_accuracy_high" not in row:  # not measured at this step
+        return None
+    if row["teacher_accuracy_high"] < row.get("accuracy", -math.inf):
         return (
             f"the teacher is right in {row['teacher_accuracy']:.0%}, the student in {row['accuracy']:.0%}: the view does not help "
             "this model; look at what it shows, or take a more capable model"
@@ -116,7 +118,8 @@ class Alarms:
             told, name = rule(first, row), rule.__name__
             if told and name not in self._on:
                 found.append(told)
-            (self._on.add if told else self._on.discard)(name)
+            if told is not None:
+                (self._on.add if told else self._on.discard)(name)
         for name in ("student_entropy", "completion_length"):
             known = self._early.setdefault(name, [])
             if len(known) < FIRST and math.isfinite(value := row.get(name, math.nan)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from opsd_lab.basics.arrow_rows import one_line
+from opsd_lab.basics.schedules import at_step
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader
@@ -61,7 +62,7 @@ def build(plan: Plan, grader: Grader) -> Built:
 
 
 def apart(problems: Sequence[Problem], count: int, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """Return problems in their order without some that a seed draws, and those.
+    """Return problems in their order without some that a seed draws, and those; who asks what one of those asks is left out.
 
     Raises:
         ValueError: when none would be left.
@@ -69,8 +70,11 @@ def apart(problems: Sequence[Problem], count: int, seed: int) -> tuple[list[Prob
     if count >= len(problems):
         raise ValueError(f"data.held_out is {count}, and there are {len(problems)} problems; hold out fewer")
     drawn = set(np.random.default_rng(seed).choice(len(problems), count, replace=False).tolist())
-    kept = [problem for i, problem in enumerate(problems) if i not in drawn]
-    return kept, [problem for i, problem in enumerate(problems) if i in drawn]
+    held = [problem for i, problem in enumerate(problems) if i in drawn]
+    asked = {problem.question.strip() for problem in held}
+    if not (kept := [problem for problem in problems if problem.question.strip() not in asked]):
+        raise ValueError(f"data.held_out is {count}, and the questions of those that are left are held out too; hold out fewer")
+    return kept, held
 
 
 @contextmanager
@@ -127,9 +131,8 @@ def problems_named(name: str, data: DataPlan) -> Opened:
 
 def probe_of(plan: Plan, problems: Sequence[Problem], policy: Policy, grader: Grader) -> Probe:
     """Return the probe of a `plan` on some `problems`, which has the `policy`'s tokenizer and asks the `grader`."""
-    wanted, own = plan.probe, plan.recipe
-    sampling = replace(plan.sampling, seed=plan.seed, **wanted.sampling)
-    chat = own.evaluation_chat or plan.evaluation_chat or own.student_chat or plan.chat
-    contexts = ContextBuilder(policy.tokenizer, student=chat)
+    wanted = plan.probe
+    sampling = replace(at_step(plan.sampling, 1), seed=plan.seed, **wanted.sampling)
+    contexts = ContextBuilder(policy.tokenizer, student=plan.evaluation_format)
     chosen = tuple(problems[: wanted.problems])
     return Probe(chosen, grader, sampling, wanted.every, wanted.by, wanted.teacher, contexts)

@@ -69,6 +69,8 @@ def chosen_step(run: Run, plan: Plan, which: str) -> int:
         best = Best(plan.keep.best, plan.keep.smaller_is_better)
         for row in run.steps.to_dict("records"):
             best.see(row)
+        if not best.step:
+            raise ValueError(f"{run.folder} has no step with the metric {plan.keep.best!r} of keep.best; take another step")
         which = str(best.step)
     if not which.isdigit() or int(which) not in kept:
         there = ", ".join(map(str, kept)) or "none"
@@ -135,7 +137,8 @@ def _results(run: Run, plan: Plan, step: int) -> list[str]:
     names = [name for name in FRACTIONS if any(name in row for row in measured.values())]
     lines = [f"| step | {' | '.join(name.replace('_', ' ') for name in names)} |", "| --- " * (len(names) + 1) + "|"]
     lines += [f"| {number} | {' | '.join(_share(row, name) for name in names)} |" for number, row in measured.items()]
-    about = f"Measured on {plan.probe.problems} problems at most of `{plan.data.validation}`; 95 % intervals over problems."
+    held = f"`{plan.data.validation}`" if plan.data.validation else f"the {plan.data.held_out} that were held out"
+    about = f"Measured on {plan.probe.problems} problems at most of {held}; 95 % intervals over problems."
     return ["## Results on the way", "", *lines, "", about, ""]
 
 

@@ -15,7 +15,7 @@ SUM = "crc32"
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row and have the system put it on the disk; where that fails, the file is as it was.
+    """Add a row and have the system put it on the disk; where that fails, the file is as it was. A torn last line gives way.
 
     NaN is written as null, infinity as a number beyond all floating-point numbers, as which JSON reads it.
 
@@ -24,8 +24,8 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """
     body = ", ".join(f"{json.dumps(name)}: {_text(value)}" for name, value in row.items())
     line = f'{{{body}, "{SUM}": {zlib.crc32(body.encode())}}}\n'.encode()
-    before = path.stat().st_size if path.exists() else 0
     with named_failures(path):
+        before = _whole_size(path)
         try:
             with path.open("ab", buffering=0) as file:
                 if file.write(line) != len(line):  # the disk took a part
@@ -35,6 +35,22 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
             if path.exists():
                 os.truncate(path, before)
             raise
+
+
+def _whole_size(path: Path) -> int:
+    """Return the size of a file up to the end of its last whole line, and cut off what is behind it."""
+    if not path.exists():
+        return 0
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size:
+            file.seek(size - 1)
+        if not size or file.read(1) == b"\n":
+            return size
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+    os.truncate(path, whole)
+    return whole
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], str]:

@@ -129,6 +129,21 @@ class Plan:
     stop: Stop | None = None
     trackers: list[str] = field(default_factory=list)
 
+    @property
+    def student_format(self) -> ChatFormat:
+        """The student's format."""
+        return self.recipe.student_chat or self.chat
+
+    @property
+    def teacher_format(self) -> ChatFormat:
+        """The teacher's format."""
+        return self.recipe.teacher_chat or self.teacher_chat or self.chat
+
+    @property
+    def evaluation_format(self) -> ChatFormat:
+        """The format in which accuracy is measured."""
+        return self.recipe.evaluation_chat or self.evaluation_chat or self.student_format
+
     def __post_init__(self) -> None:
         whole("steps", self.steps, least=1)
         whole("rollouts", self.rollouts, least=1)
@@ -146,7 +161,7 @@ def plan_from_toml(text: str, changes: Sequence[str] = ()) -> Plan:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"this is no TOML: {error}") from None
-    for change in changes:
+    for change in sorted(changes, key=lambda change: not change.startswith("recipe.method=")):  # it empties the recipe
         _change(data, change)
     return _section(Plan, data, "")
 

@@ -15,6 +15,7 @@ from opsd_lab.evaluation.statistics import avg_at_k
 from opsd_lab.grading import Grader
 from opsd_lab.problems.problem import Problem, check_unique
 from opsd_lab.rollouts import Rollout, SamplingParams, sample_rollouts
+from opsd_lab.rollouts.sampling import check_room
 from opsd_lab.rollouts.sources import Order
 from opsd_lab.rollouts.teacher_writes import continue_as_teacher
 
@@ -60,6 +61,19 @@ class Probe:
         """Return whether a step is measured."""
         return step % self.every == 0
 
+    def check(self, trainer: "Trainer") -> None:
+        """Build every prompt that measuring needs, so that what cannot be built is reported before any work.
+
+        Raises:
+            ValueError: when one cannot be built, or leaves no room for an answer; it names the problem.
+        """
+        contexts = self.contexts or trainer.contexts
+        prompts = [contexts.student_prompt(problem) for problem in self.problems]
+        check_room(trainer.policy, "student", self.problems, prompts, self.sampling)
+        if self.teacher and trainer.objective.needs_teacher:
+            for problems, shown in self._shown(trainer).values():
+                check_room(trainer.policy, "teacher", problems, shown, self.sampling)
+
     def measure(self, trainer: "Trainer") -> dict[str, float]:
         """Return `accuracy`, `truncated_answers`, `answer_length` and `teacher_accuracy`, each accuracy with its 95 % interval.
 
@@ -78,17 +92,22 @@ class Probe:
     def _of_teacher(self, trainer: "Trainer") -> dict[str, float]:
         found: dict[str, float] = {}
         contexts = trainer.at(trainer.step + 1).contexts
+        for name, (problems, prompts) in self._shown(trainer).items():
+            order = Order(trainer.sampler, trainer.teacher, problems, [], self.sampling, contexts)
+            label = "teacher_accuracy" if len(contexts.views) == 1 else f"teacher_accuracy_{name}"
+            found |= _named(label, self._accuracy(continue_as_teacher(order, prompts)))
+        return found
+
+    def _shown(self, trainer: "Trainer") -> dict[str, tuple[tuple[Problem, ...], tuple[tuple[int, ...], ...]]]:
+        """Return the problems that a view shows something of, with the teacher's prompts, by the view's name."""
+        found = {}
+        contexts = trainer.at(trainer.step + 1).contexts
         for name, view in contexts.views.items():
             if needs_rollout(view):
                 continue
             shown = [(problem, contexts.teacher_prompt(problem, view)) for problem in self.problems]
-            shown = [(problem, ids) for problem, ids in shown if ids is not None]
-            if not shown:
-                continue
-            problems, prompts = zip(*shown, strict=True)
-            order = Order(trainer.sampler, trainer.teacher, problems, [], self.sampling, contexts)
-            label = "teacher_accuracy" if len(contexts.views) == 1 else f"teacher_accuracy_{name}"
-            found |= _named(label, self._accuracy(continue_as_teacher(order, prompts)))
+            if kept := [(problem, ids) for problem, ids in shown if ids is not None]:
+                found[name] = tuple(zip(*kept, strict=True))
         return found
 
     def _accuracy(self, rollouts: Sequence[Rollout]) -> Estimate:

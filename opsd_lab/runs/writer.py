@@ -56,6 +56,7 @@ class Writer:
         self._writes = trainer.processes.is_main_process
         self._experiment: Parts = {}
         self._saved = 0  # the step of the last checkpoint
+        self._warned_of_metrics = False
         self._row: dict[str, Any] | None = None  # that of a step whose measuring and checkpoint may be left
 
     def train(self, steps: int, progress: bool) -> Iterator[StepRecord]:
@@ -93,6 +94,8 @@ class Writer:
                 raise ValueError(f"{run.folder} is not empty and holds no run ({', '.join(left[:3])}); name another folder")
         elif other := differences(run.about["experiment"], whole):
             raise ValueError(f"{run.folder} holds another run: {other}; name another folder, or delete this one")
+        if self._probe is not None:
+            self._probe.check(trainer)
         from_all(None)  # every process has looked before the first one writes
         if self._writes and not (run.folder / "run.json").exists():
             run.write_about({**self._about, **described(trainer), "keep": vars(self._keep), "experiment": whole})
@@ -121,6 +124,11 @@ class Writer:
         whole_until = min([len(rows), *lacking[:1]])
         saved = [step for step in run.kept("checkpoints") if step <= whole_until]
         step = next((step for step in reversed(saved) if self._loads(step)), 0)
+        if not step and any(number > whole_until for number in run.kept("checkpoints")):
+            raise ValueError(
+                f"{run.folder} has checkpoints, but {STEPS} and {PROBES} are whole up to step {whole_until} only; put them back, or "
+                "delete the folder to begin anew"
+            )
         keep_lines(run.folder / STEPS, step)
         keep_lines(run.folder / PROBES, sum(row["step"] <= step for row in measured))
         for what in ("rollouts", "tokens", "checkpoints"):
@@ -167,6 +175,8 @@ class Writer:
         """Measure a step that is on the disk, judge it, and write the checkpoint that is due; return whether the run is over."""
         if self._row is not None and self._writes:
             row, step = self._row, self._row["step"]
+            if self._is_due(step):
+                self._trainer.bring_sampler_up()
             measured = self._probe.measure(self._trainer) if self._is_due(step) else {}
             with deferred_interrupts(points=False):
                 if measured:
@@ -174,6 +184,7 @@ class Writer:
                 told, best = self._judge(row | measured)
                 for text in told:
                     self._warn(text)
+                self._check_metrics(row | measured)
                 for tracker in self._trackers:
                     tracker.log(numbers_of(row | measured), step=step)
                 if best or step % self._keep.checkpoint_every == 0:
@@ -181,6 +192,17 @@ class Writer:
                 self._row = None
         over = self._until is not None and self._until.age >= self._stop.patience
         return from_all(over)[0]
+
+    def _check_metrics(self, row: Mapping[str, Any]) -> None:
+        """Warn once of a metric to keep or to stop by that a step with all its numbers does not have."""
+        if self._probe is not None and not self._is_due(row["step"]):
+            return
+        asked = {"keep.best": self._keep.best, "stop.metric": self._stop and self._stop.metric}
+        for where, name in asked.items():
+            if name is not None and name not in row and not self._warned_of_metrics:
+                known = ", ".join(key for key, value in row.items() if isinstance(value, int | float))
+                self._warn(f"{where} is {name!r}, which no step has; there are {known}")
+        self._warned_of_metrics = True
 
     def _is_due(self, step: int) -> bool:
         return self._probe is not None and self._probe.is_due(step)
@@ -224,7 +246,7 @@ class Writer:
 
 def described(trainer: Trainer) -> dict[str, Any]:
     """Return what `run.json` says of a trainer beside what it depends on: the machine, and both prompts of the first problem."""
-    contexts, problem = trainer.contexts, trainer.problems[0]
+    contexts, problem = trainer.at(1).contexts, trainer.problems[0]
     known = {name: view for name, view in contexts.views.items() if not needs_rollout(view)}
     shown = {n: contexts.text(problem, "teacher", n) for n in known if trainer.prompts[0].teachers[n] is not None}
     prompts = {"problem": problem.id, "student": contexts.text(problem, "student"), "teachers": shown}

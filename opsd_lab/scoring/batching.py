@@ -111,7 +111,7 @@ def build_batch(examples: Sequence[Example], pad_id: int, device: torch.device |
         rows = [i for i, ids in enumerate(prompts) if ids is not None]
         ids = _pad([prompts[i] + examples[i].completion for i in rows], pad_id)
         starts, chosen = torch.tensor([len(prompts[i]) for i in rows]), torch.tensor(rows, dtype=torch.long)
-        shared = SharedPrompts.of([prompts[i] for i in rows], completion_ids[chosen], pad_id)
+        shared = SharedPrompts.of([prompts[i] for i in rows], completion_ids[chosen], pad_id, ids.shape[1])
         made = Sequences(ids, starts, completion_ids[chosen], mask[chosen], chosen, shared)
         return Sequences(**{name: value if value is None else value.to(device) for name, value in vars(made).items()})
 

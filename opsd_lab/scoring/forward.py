@@ -55,7 +55,8 @@ def score_completions(
     policy.context_limit.check(ids.shape[1], f"{policy.name}: a sequence to score")
     head = head or LogitHead.of(policy)
     kept = head if torch.is_grad_enabled() else head.kept()
-    if shared is not None and shares_prompts(policy):
+    # Prompts and completions of different rows side by side are wider than any row alone.
+    if shared is not None and shared.width <= policy.context_limit.tokens and shares_prompts(policy):
         return CompletionStates(shared_states(policy, shared)[completion_mask], kept)
     trunk = trunk_of(policy.causal_lm)
     with recomputed_layers(policy.causal_lm):

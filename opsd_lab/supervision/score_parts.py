@@ -15,6 +15,8 @@ from opsd_lab.policies.teachers import Teacher, live_teacher
 from opsd_lab.scoring.batching import Example
 
 NOTE = "scoring.json"
+LIMITS = ("top_k", "token_budget", "importance_cap", "micro_batches")
+BETWEEN = "\n"  # stands in no name of a view or of a column
 
 
 class ScoreParts:
@@ -52,14 +54,14 @@ class ScoreParts:
             raise ValueError(f"{path} is damaged ({error}); delete it, and it is computed again") from None
         part: dict[str, dict[str, Tensor]] = {}
         for name, values in tensors.items():
-            view, column = name.rsplit("/", 1)
+            view, column = name.split(BETWEEN)
             part.setdefault(view, {})[column] = values
         return part
 
     def save(self, number: int, part: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Keep a finished part; it is there whole or not at all."""
         # Copies: safetensors refuses tensors that share their memory, as the views' weights do.
-        tensors = {f"{view}/{name}": values.clone() for view, columns in part.items() for name, values in columns.items()}
+        tensors = {f"{view}{BETWEEN}{name}": values.clone() for view, columns in part.items() for name, values in columns.items()}
         write_whole(self._path(number), lambda partial: save_file(tensors, partial))
 
     def _path(self, number: int) -> Path:
@@ -73,13 +75,13 @@ def fingerprint(
     objective: object,
     weights: object,
     views: Mapping[str, Sequence[Example]],
-    limits: tuple[float | None, ...],
+    limits: tuple[object, ...],
 ) -> Parts:
     """Return all that the numbers of a scoring depend on: both sides' weights by content, objective, tokens, limits, versions.
 
     `teacher` and `student` say whose weights each side has beside the `policy`; a `student` of None has the policy's present ones.
     `views` are each entry's examples by its name, `weights` what each token weighs. `limits` are the number of most probable tokens,
-    the tokens of a micro-batch, which decide how sums are rounded, and the importance cap.
+    the tokens of a micro-batch, which decide how sums are rounded, the importance cap, and which examples a micro-batch has.
 
     Raises:
         TypeError: when something cannot be identified.
@@ -94,7 +96,7 @@ def fingerprint(
         rollouts = [(e.prompts.student_ids, e.rollout.completion_ids, e.scored, e.weight, e.advantage, e.outcome) for e in examples]
         parts["rollouts"] = f"#{digest(rollouts)}"
         parts[f"view {name!r}"] = f"#{digest([dict(e.prompts.teachers) for e in examples])}"
-    return parts | dict(zip(("top_k", "token_budget", "importance_cap"), map(str, limits), strict=True)) | versions()
+    return parts | dict(zip(LIMITS, map(str, limits), strict=True)) | versions()
 
 
 def _read(note: Path) -> Parts | None:

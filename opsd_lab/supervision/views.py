@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from opsd_lab.basics.interrupts import deferred_interrupts, interruption_point
 from opsd_lab.contexts import ContextBuilder, given_tokens
+from opsd_lab.identity.digest import digest
 from opsd_lab.objectives import Objective, TokenWeights
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import Policy
@@ -133,7 +134,7 @@ def score_views(
     _check_sides(policy, teacher, student, views)
     examples, readings = _joined(views)
     groups = micro_batches(examples, token_budget)
-    of = (top_k, token_budget, importance_cap)
+    of = (top_k, token_budget, importance_cap, digest(groups))
     kept = ScoreParts(parts, fingerprint(policy, teacher, student, objective, weights, views, of)) if parts else None
     pipeline = Pipeline(policy, teacher, objective, student, readings, top_k, weights, importance_cap)
     columns: list[dict[str, Columns]] = []

@@ -52,13 +52,12 @@ class Trainer:
     work. `sampler` continues prompts as `sampling` says. `objective` is `OPSD` where left out, `teacher` the policy as it is given
     (`fixed_teacher`), `params` those of `TrainingParams`. The model is kept in evaluation mode: without dropout, sampler, student and
     teacher compute the same function. Gradient checkpointing acts where it is switched on, and weights in half precision train
-    through float32 copies, see `MasterAdamW`. The loss is the objective alone: a mixture of experts' load-balancing loss is not
-    added.
+    through float32 copies, see `MasterAdamW`. The loss is the objective alone, without an expert mixture's load balancing.
 
     `source` says who writes the completions (left out: the student), `rewards` judges them, and `gate` says from the rewards what
     each of them weighs; an objective with advantages, such as `GRPO`, needs rewards as well, and groups of `sampling.n` rollouts.
     `weights` say what each token weighs. `marks` and `signals` give objective and weights more numbers of each token, by name.
-    Any number of `objective`, `sampling`, `params`, `gate`, `weights`, `signals` and of a view may be a schedule or a controller.
+    Any number of `objective`, `params`, `gate`, `weights`, `signals` and of a view may be a schedule or a controller.
 
     Raises:
         TypeError: for a piece of another kind than its argument's.
@@ -118,6 +117,11 @@ class Trainer:
         objective, sampling, params, *judging = (at_step(piece, number, self.states) for piece in varying)
         return Settings(number, objective, sampling, params, self.contexts.at(number, self.states), *judging)
 
+    def bring_sampler_up(self) -> None:
+        """Give the sampler the present weights, where it does not have them; whatever goes wrong there is raised."""
+        if self._sampler_is_behind and (error := self._update_sampler()):
+            raise error
+
     def share(self, chosen: list[int]) -> list[int]:
         """Return this process's part of a step's problems."""
         return chosen[self.processes.process_index :: self.processes.num_processes]
@@ -148,7 +152,8 @@ class Trainer:
             for _ in range(steps):
                 record = late = None
                 try:
-                    drawn = self._draw(self.step + 1)
+                    self.bring_sampler_up()
+                    drawn = draw(self, self.at(self.step + 1))
                     with deferred_interrupts():
                         record, late = self._learn(drawn)
                         bar.set_postfix(loss=f"{record.loss:.4f}")
@@ -168,11 +173,6 @@ class Trainer:
                     raise
                 if late is not None:
                     raise late
-
-    def _draw(self, number: int) -> Drawn:
-        if self._sampler_is_behind and (error := self._update_sampler()):
-            raise error
-        return draw(self, self.at(number))
 
     def _learn(self, drawn: Drawn) -> tuple[StepRecord, BaseException | None]:
         """Take the step; return its record, and what went wrong once the weights had changed."""

@@ -109,9 +109,9 @@ def _(case):
 
 @formula_of("resd")
 def _(case):
-    one = shortened(case, 100, case.s.detach())
-    s, t = one(case.s), one(case.t["teacher"])
-    return mean((s.exp() * (s - t)).sum(-1))
+    ratio = (case.t["teacher"] - case.s.detach()).exp().clamp(min=0.2)
+    assert (ratio == 0.2).any(), "the floor binds somewhere"
+    return mean((case.s.exp() * (case.s - case.s.detach() - ratio.log())).sum(-1))
 
 
 @formula_of("msd")
@@ -134,7 +134,7 @@ def _(case):
     weight = (1 / (1 + (d / d.quantile(0.95)).clamp(max=10))).clamp(min=0.01)
     own = case.of(case.s)
     hinge = (0.1 + (own - case.of(case.t["reference"])).abs() - (own - case.of(case.t["other"])).abs()).relu()
-    return mean(jsd(case.s, case.t["reference"]).clamp(max=1.0) + 0.01 * hinge, weight)
+    return mean(fkl(case, "reference").clamp(max=10.0) + 0.01 * hinge, weight)
 
 
 def top_fkl(case, k):
@@ -204,10 +204,9 @@ def _(case):
     return mean((s.exp() * (s - t)).sum(-1))
 
 
-@formula_of("beta_opsd", step=50)
+@formula_of("beta_opsd")
 def _(case):
-    share = 0.5 * (1 - 50 / 100)
-    target = share * case.of(case.t["teacher"]).exp() + (1 - share) * case.of(case.t["reference"]).exp()
+    target = 0.5 * case.of(case.t["teacher"]).exp() + 0.5 * case.of(case.t["reference"]).exp()
     return mean(pg(case, target.log() - case.of(case.s).detach()))
 
 
@@ -361,8 +360,8 @@ def _(case):
 @formula_of("gear")
 def _(case):
     a, h = a_of(case), entropy(case.s.detach())
-    k = -case.gap
-    k = (k - k.min()) / (k.max() - k.min())
+    k = (-case.gap).clamp(min=0)
+    k = k / k.max()
     w = torch.zeros(N, dtype=torch.float64)
     opened = None
     for i in range(N):
@@ -448,7 +447,8 @@ def _(case):
 
 @formula_of("sort")
 def _(case):
-    return mean(-case.of(case.s), (case.gap / 2).exp().clamp(max=2))
+    ratio = (case.of(case.t["plan"]) - case.of(case.t["base"])).exp()
+    return mean(-case.of(case.s), ratio.sqrt().clamp(max=2))
 
 
 @formula_of("npo")

@@ -7,9 +7,10 @@ import torch
 
 from opsd_lab.contexts import no_privilege, reference_solution
 from opsd_lab.contexts.views import PartialSolution
-from opsd_lab.divergences import Side, jsd, reverse_kl
+from opsd_lab.divergences import Side, forward_kl, jsd, reverse_kl
 from opsd_lab.methods import METHODS
-from opsd_lab.methods.targets import ControlVariate, Steering, UniSDLoss, ViewConsensus, agreement
+from opsd_lab.methods.contexts import FirstTokens, FlooredRatio
+from opsd_lab.methods.targets import Agreement, ControlVariate, Steering, ViewConsensus
 from opsd_lab.methods.token_weights import DriftCount, EntropyGate, PositionSigmoid, WhitenedRatio
 from opsd_lab.objectives import GRPO, OPSD, PolicyGradient, Scaled, Teachers
 from opsd_lab.objectives.targets import GeometricMixture, PMIResidual, TheView
@@ -110,10 +111,9 @@ def test_pw_with_the_least_weight_1_is_opsd_and_prune_without_rate_is_opd():
 
 def test_unisd_with_its_weights_off_is_self_distillation():
     made = METHODS["unisd"].make()
-    plain = replace(made, objective=UniSDLoss(jsd(0.5), target=TheView("reference"), hinge=0.0), weights=None)
-    same(plain, replace(plain, objective=OPSD(jsd(0.5), target=TheView("reference"))))
-    alike = {"disagreement": torch.zeros(5)}
-    assert agreement(alike).tolist() == [1.0] * 5
+    plain = replace(made, objective=replace(made.objective, hinge=0.0, token_clip=None), weights=Agreement(strength=0.0))
+    same(plain, replace(plain, objective=OPSD(forward_kl, target=TheView("reference")), weights=None))
+    assert Agreement()({"disagreement": torch.zeros(5)}).tolist() == [1.0] * 5
 
 
 def test_srpo_weights_have_the_mean_1_and_with_all_right_it_is_grpo():
@@ -137,10 +137,42 @@ def test_sod_with_equal_steps_is_grpo_and_uniform_reverse_kl():
     assert made.objective.objectives == (GRPO(), Scaled(OPSD(reverse_kl), "step decay"))
 
 
-def test_brts_without_the_teachers_rollouts_is_opd():
+def test_brts_without_the_teachers_rollouts_is_opd_up_to_the_number_of_rollouts():
     made = METHODS["brts"].make(weight=0.0)
     _, _, columns, case = evaluated(made)
     assert bool((columns["loss"][case.tokens.source == 1] == 0).all())
+    assert made.training == {"normalisation": "sequence"}  # each rollout counts by its own tokens, so the others only scale it
+
+
+def test_ttpo_punishes_nobody_where_nobody_is_the_majority():
+    made = METHODS["ttpo"].make()
+    _, _, _, case = evaluated(made)
+    assert bool(made.objective.counts(case.tokens).all())
+    none = replace(case.tokens, outcome=torch.zeros_like(OUTCOME), pass_rate=torch.zeros_like(OUTCOME))
+    assert not bool(made.objective.counts(none).any())
+
+
+def test_gear_opens_no_segment_where_the_teacher_agrees_and_one_at_the_one_token_where_it_does_not():
+    signal = METHODS["gear"].make().signals["segment"]
+    gap, flat = torch.zeros(9), {"student_entropy": torch.ones(9), "rollout": torch.zeros(9)}
+    assert signal({"gap": gap, **flat}).tolist() == [0.0] * 9
+    assert signal({"gap": gap.index_fill(0, torch.tensor([4]), -2.0), **flat}).tolist() == [0.0] * 4 + [1.0] * 5
+    assert signal({"gap": gap.index_fill(0, torch.tensor([4]), 5.0), **flat}).tolist() == [0.0] * 9
+
+
+def test_resd_is_reverse_kl_where_the_ratio_stays_above_its_floor():
+    made = METHODS["resd"].make()
+    same(replace(made, objective=OPSD(reverse_kl, target=FlooredRatio(1e-30))), replace(made, objective=OPSD(reverse_kl)))
+
+
+def test_whitened_rewards_are_those_less_the_running_mean_over_the_running_deviation():
+    whitened = WhitenedRatio(mean=0.25, square=0.3125)  # deviation .5
+    assert whitened.advantages([1.0, 0.0], ["a", "b"]) == pytest.approx([0.75 / 0.5001, -0.25 / 0.5001])
+    assert WhitenedRatio(mean=0.0, square=0.0).advantages([1.0, 0.0], ["a", "b"]) == [1.0, 0.0]
+
+
+def test_the_first_tokens_weigh_1_and_those_behind_them_0():
+    assert FirstTokens(3)({"position": torch.arange(6)}).tolist() == [1, 1, 1, 0, 0, 0]
 
 
 def test_atesd_with_the_whole_solution_shows_all_of_it():

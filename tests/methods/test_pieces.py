@@ -1,6 +1,7 @@
 """The pieces that the family shares, each on its own."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -27,8 +28,10 @@ from opsd_lab.objectives import OPSD, MarkError, Scaled, Teachers, Tokens, not_d
 from opsd_lab.objectives.marks import StoredNumbers, marks_of, signal_of
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import (
     HFSampler,
+    PerProblem,
     Rollout,
     SamplingParams,
     Stored,
@@ -476,11 +479,15 @@ def test_what_a_model_wrote_and_no_prompt_can_hold_is_not_shown_and_does_not_end
     with pytest.warns(UserWarning, match=f"problem '{problem.id}', the teacher's prompt: its privileged text contains .*not"):
         assert contexts.with_rollout(prompts, problem, own, group).teachers == {"teacher": None}
     assert contexts.with_rollout(prompts, problem, peer, Group(problem, (peer, own), (1.0, 0.0))).teacher_ids
-    written = ContextBuilder(policy.tokenizer, WrittenView(reference_solution, lambda problem, text: text, 8), student=CHAT)
+    view = WrittenView(reference_solution, lambda problem, text: text, 8)
+    written = ContextBuilder(policy.tokenizer, view, student=CHAT, teacher=CHAT)
     with pytest.warns(UserWarning, match="the view has nothing to show of this rollout"):
         assert written.with_rollout(written.build(problem), problem, own, group, {"teacher": wrote}).teachers == {"teacher": None}
     with pytest.raises(ValueError, match="privileged text contains"):  # what people gave does
-        ContextBuilder(policy.tokenizer, lambda problem: wrote, student=CHAT).build(problem)
+        ContextBuilder(policy.tokenizer, lambda problem: wrote, student=CHAT, teacher=CHAT).build(problem)
+    amiss = ContextBuilder(policy.tokenizer, FailedPeer(), student=CHAT)  # the teacher's own instruction is at fault
+    with pytest.raises(ValueError, match="its question, instruction"):
+        amiss.with_rollout(amiss.build(problem), problem, own, group)
 
 
 def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_is_named(tmp_path):
@@ -494,3 +501,28 @@ def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_i
     table = pd.DataFrame(rows).assign(seed=100, step=50, split="validation", error="")
     table.to_parquet(tmp_path / "family_sheet_search.parquet")
     assert searched_rates("family_sheet_search", tmp_path) == {"tip": 2e-4}
+
+
+def test_the_bandit_is_not_paid_for_what_a_new_share_does_to_the_loss():
+    bandit = BetaBandit(hold=2)
+    state = bandit.start()
+    for loss in (3.0, 2.0):  # the first share: one fall, of 1, at its second step
+        state = bandit.see(state, SimpleNamespace(loss=loss))
+    assert state["draws"] == 1 and state["mean"] == pytest.approx(bandit.discount) and state["loss"] is None
+    state = bandit.see(state, SimpleNamespace(loss=0.5))  # the next share's first loss is compared with nothing
+    assert state["reward"] == 0.0
+
+
+def test_a_source_can_write_another_number_of_rollouts_than_the_recipe_asks_for():
+    trainer = build(source=Together((StudentWrites(), PerProblem(StudentWrites(), 3))), n=1)
+    (record,) = run(trainer)
+    assert sorted(Counter(r.problem_id for r in record.rollouts).values()) == [4] * 4
+    with pytest.raises(ValueError, match="PerProblem: n is out of range: 0"):
+        PerProblem(StudentWrites(), 0)
+
+
+def test_a_donor_without_a_solution_is_named():
+    from opsd_lab.methods.contexts import WorkedExample
+
+    with pytest.raises(ValueError, match="problem 'd', a donor, has no solution"):
+        WorkedExample(donors=(Problem("d", "q?", "1"),))(PROBLEMS[0])

@@ -14,15 +14,19 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from opsd_lab.basics.files import is_locked
+from opsd_lab.basics.schedules import Linear
 from opsd_lab.contexts import answer_only
+from opsd_lab.contexts.views import PartialSolution
 from opsd_lab.diagnostics import top_k_overlap
 from opsd_lab.grading import Grade, Grader
 from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.objectives.targets import TheView
 from opsd_lab.policies.policy import add_lora
+from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.rollouts.gates import correct_only
 from opsd_lab.runs import Alarms, Keep, Probe, Run, Stop, train
+from opsd_lab.runs.building import apart
 from opsd_lab.runs.lines import append_line, read_lines
 from tests.conftest import PROBLEMS, tiny_policy
 from tests.runs.killed import ByLength
@@ -203,16 +207,65 @@ def test_every_flipped_bit_and_every_cut_of_run_json_is_found(whole):
 
 def test_a_damaged_line_is_told_and_what_follows_it_is_taken_again(whole, tmp_path):
     cut(tmp_path / "a", 6)
-    path, chance = tmp_path / "a" / "steps.jsonl", random.Random(1)
-    content = path.read_bytes()
-    start = content.index(b"\n") + 1
-    place = chance.randrange(start * 8, content.index(b"\n", start) * 8)
-    path.write_bytes(bytes(b ^ (1 << place % 8 if i == place // 8 else 0) for i, b in enumerate(content)))
-    with pytest.raises(ValueError, match=r"line 2 of .*steps\.jsonl is damaged; train into the folder again"):
+    flip_a_bit_of_line(tmp_path / "a" / "steps.jsonl", 4)
+    with pytest.raises(ValueError, match=r"line 4 of .*steps\.jsonl is damaged; train into the folder again"):
         _ = Run.open(tmp_path / "a").steps
-    with pytest.warns(UserWarning, match=r"line 2 of .*steps\.jsonl is damaged; what follows it is taken again"):
+    with pytest.warns(UserWarning, match=r"line 4 of .*steps\.jsonl is damaged; what follows it is taken again"):
         run(tmp_path / "a")
     assert_same_run(tmp_path / "a", whole)
+
+
+def flip_a_bit_of_line(path, number):
+    lines = path.read_bytes().split(b"\n")
+    place = random.Random(1).randrange(len(lines[number - 1]) * 8)
+    flipped = bytes(b ^ (1 << place % 8 if i == place // 8 else 0) for i, b in enumerate(lines[number - 1]))
+    path.write_bytes(b"\n".join([*lines[: number - 1], flipped, *lines[number:]]))
+
+
+def test_whole_checkpoints_are_not_thrown_away_for_a_line_before_all_of_them(tmp_path):
+    cut(tmp_path / "a", 6)
+    path = tmp_path / "a" / "steps.jsonl"
+    content, kept = path.read_bytes(), list(Run(tmp_path / "a").kept("checkpoints"))
+    flip_a_bit_of_line(path, 2)
+    with pytest.warns(UserWarning, match="line 2"), pytest.raises(ValueError, match="are whole up to step 1 only; put them back"):
+        run(tmp_path / "a")
+    assert list(Run(tmp_path / "a").kept("checkpoints")) == kept
+    path.write_bytes(content)
+    run(tmp_path / "a")
+
+
+def test_a_metric_that_no_step_has_is_told_once(tmp_path):
+    with pytest.warns(UserWarning, match="keep.best is 'acuracy', which no step has; there are step, loss") as told:
+        run(tmp_path / "a", keep=Keep(checkpoint_every=2, best="acuracy"))
+    assert len([warning for warning in told if "acuracy" in str(warning.message)]) == 1
+
+
+def test_what_a_measurement_cannot_ask_is_said_before_any_step(tmp_path):
+    unsolved = Problem("u", "1 + 1?", "2")
+    with ByLength() as grader, pytest.raises(ValueError, match="problem 'u' has no solution"):
+        run(tmp_path / "a", probe=Probe((unsolved,), grader, SamplingParams(3, temperature=0.0), every=4))
+    assert not (tmp_path / "a" / "steps.jsonl").exists()
+
+
+def test_a_view_that_changes_from_step_to_step_is_described_as_it_begins(tmp_path):
+    run(tmp_path / "a", 2, build(view=PartialSolution(Linear(1.0, 0.5, 2))))
+    assert PROBLEMS[0].solution in Run.open(tmp_path / "a").about["prompts"]["teachers"]["teacher"]
+
+
+def test_a_torn_last_line_gives_way_to_the_next(tmp_path):
+    path = tmp_path / "a.jsonl"
+    append_line(path, {"a": 1})
+    with path.open("ab") as file:
+        file.write(b'{"a": 2, "cr')
+    append_line(path, {"a": 3})
+    assert read_lines(path) == ([{"a": 1}, {"a": 3}], "")
+
+
+def test_a_question_that_is_held_out_is_not_trained_on():
+    twice = [replace(PROBLEMS[0], id="again"), *PROBLEMS]
+    for seed in range(20):
+        kept, held = apart(twice, 3, seed)
+        assert not {problem.question for problem in kept} & {problem.question for problem in held} and len(held) == 3
 
 
 def test_lines_keep_every_number_and_a_torn_last_one_is_left_out(tmp_path):
@@ -346,7 +399,8 @@ def nothing(problem):
 
 def row(**changed):
     plain = {"truncated": 0.1, "student_entropy": 1.0, "completion_length": 20.0, "grad_norm": 1.0}
-    return plain | changed
+    measured = {"accuracy": 0.5, "teacher_accuracy": 0.8, "teacher_accuracy_high": 0.9}
+    return plain | measured | changed
 
 
 FAULTS = {
@@ -366,6 +420,12 @@ def test_what_goes_wrong_is_said_once_until_it_is_over(told):
     (text,) = alarms.look(row(**FAULTS[told]))
     assert told in text and ": " in text
     assert not alarms.look(row(**FAULTS[told])) and not alarms.look(row()) and alarms.look(row(**FAULTS[told])) == [text]
+
+
+def test_a_step_that_was_not_measured_does_not_end_what_was_said_of_the_teacher():
+    alarms, worse = Alarms(), row(teacher_accuracy=0.2, teacher_accuracy_high=0.4)
+    unmeasured = {name: value for name, value in row().items() if "accuracy" not in name}
+    assert alarms.look(worse) and not alarms.look(unmeasured) and not alarms.look(worse)
 
 
 def test_run_json_is_plain_json_with_the_versions(whole):
