@@ -29,7 +29,7 @@ def with_combination(
 
     A logistic regression of "incorrect" against "correct" on the standardised `signals`, fitted without the problem that it is asked
     about: problems are dealt into `folds` with the `seed`, and each fold is told by the others. Unverifiable steps are told and not
-    learnt from.
+    learnt from. Intervals of what the column finds take the fits as they are.
 
     Raises:
         ValueError: when there are fewer problems than folds, or the steps that a fold learns from are all right or all wrong.
