@@ -152,6 +152,14 @@ def test_ttpo_punishes_nobody_where_nobody_is_the_majority():
     assert not bool(made.objective.counts(none).any())
 
 
+def test_antisd_is_grpo_where_the_teacher_says_what_the_student_says():
+    made = METHODS["antisd"].make()
+    _, _, _, case = evaluated(made)
+    student = Side(case.s.detach().float())
+    agreed = replace(made.objective, share=0.5).token_advantages(student, Teachers({"teacher": student}), case.tokens)
+    torch.testing.assert_close(agreed, case.tokens.advantage)
+
+
 def test_gear_opens_no_segment_where_the_teacher_agrees_and_one_at_the_one_token_where_it_does_not():
     signal = METHODS["gear"].make().signals["segment"]
     gap, flat = torch.zeros(9), {"student_entropy": torch.ones(9), "rollout": torch.zeros(9)}

@@ -23,11 +23,11 @@ from opsd_lab.grading import Grader
 from opsd_lab.methods import METHODS
 from opsd_lab.methods.gates import PassRateGate, RightThenProbable, all_wrong
 from opsd_lab.methods.spans import BeforeTheDrop
-from opsd_lab.methods.token_weights import LeaveOut
+from opsd_lab.methods.token_weights import LeaveOut, RockTokens
 from opsd_lab.objectives import OPSD, MarkError, Scaled, Teachers, Tokens, not_divided_out
 from opsd_lab.objectives.marks import StoredNumbers, marks_of, signal_of
 from opsd_lab.policies.policy import add_lora
-from opsd_lab.policies.teachers import ema_teacher
+from opsd_lab.policies.teachers import ema_teacher, live_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import (
     HFSampler,
@@ -40,11 +40,13 @@ from opsd_lab.rollouts import (
     TeacherWrites,
     Texts,
     Together,
+    sample_rollouts,
 )
 from opsd_lab.rollouts.group import Group
 from opsd_lab.rollouts.sources import Order
 from opsd_lab.sandbox import CHAT, load_sandbox, worksheets
 from opsd_lab.steps.marks import SegmentNumbers, equation_verdicts, first_error_tokens
+from opsd_lab.supervision import build_examples, score_rollouts
 from opsd_lab.training import Trainer, TrainingParams, load_checkpoint, save_checkpoint
 from opsd_lab.training.start import Start, begun
 from tests.conftest import PROBLEMS, tiny_policy
@@ -526,3 +528,20 @@ def test_a_donor_without_a_solution_is_named():
 
     with pytest.raises(ValueError, match="problem 'd', a donor, has no solution"):
         WorkedExample(donors=(Problem("d", "q?", "1"),))(PROBLEMS[0])
+
+
+def test_rock_tokens_are_those_of_the_largest_frequency_times_mean_divergence_behind_the_most_frequent():
+    plain = build(new=12)
+    start = Start(plain.policy, PROBLEMS, plain.contexts, plain.sampler, plain.sampling, None)
+    weights = RockTokens(problems=8, first=2, count=3).begin(start)
+    rollouts = sample_rollouts(plain.sampler, plain.contexts, PROBLEMS[:8], replace(plain.sampling, n=1))
+    examples = build_examples(plain.contexts, PROBLEMS[:8], rollouts)
+    table = score_rollouts(plain.policy, live_teacher(), OPSD(reverse_kl), examples, progress=False).frame
+    seen, total = Counter(), Counter()
+    for token, divergence in zip(table["token_id"], table["divergence"], strict=True):
+        seen[token] += 1
+        total[token] += divergence
+    least = sorted(seen.values())[-2]
+    ranked = sorted((token for token in total), key=lambda token: -total[token])
+    frequent = [token for token in seen if seen[token] > least] + [token for token in seen if seen[token] == least]
+    assert weights.ids == tuple([token for token in ranked if token not in frequent[:2]][:3])
