@@ -52,7 +52,7 @@ def champ(
 
     policy, every, solutions = load_policy(model), champ_problems(), champ_solutions()
     name, views, found = file_name(model), champ_views(every), []
-    both = {name: views[name] for name in ("reference", "other problem")}
+    both = {view: views[view] for view in ("reference", "other problem")}
     chosen = every if problems is None else with_all_views(every, problems)
     for scope, some, shown in (("all", chosen, both), ("compared", with_all_views(every, compared) if compared else [], views)):
         if not some:

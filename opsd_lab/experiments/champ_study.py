@@ -48,14 +48,15 @@ def with_all_views(problems: Sequence[Problem], count: int, seed: int = 0) -> li
         ValueError: when there are fewer.
     """
     views = champ_views(problems)
-    fitting = [problem for problem in problems if all(_applies(view, problem) for view in views.values())]
+    fitting = [problem for problem in problems if all(applies(view, problem) for view in views.values())]
     if count > len(fitting):
         raise ValueError(f"with_all_views: {count} problems are wanted, but all views apply to {len(fitting)} only")
     chosen = np.random.default_rng(seed).choice(len(fitting), count, replace=False)
     return [fitting[i] for i in sorted(chosen)]
 
 
-def _applies(view: View, problem: Problem) -> bool:
+def applies(view: View, problem: Problem) -> bool:
+    """Return whether a view has something to show of a problem."""
     try:
         view(problem)
     except ValueError:

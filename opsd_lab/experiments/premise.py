@@ -26,6 +26,7 @@ from opsd_lab.contexts import (
     wrong_solution,
 )
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
+from opsd_lab.experiments.champ_study import applies
 from opsd_lab.grading import Grader
 from opsd_lab.identity.parts import Parts, parts_of, policy_parts, versions
 from opsd_lab.policies.policy import Policy
@@ -92,19 +93,11 @@ class Premise:
         every = SETS[name]()
         unreadable = set(grader.unreadable([problem.answer for problem in every]))
         views = premise_views(every)
-        fitting = [p for p in every if p.answer not in unreadable and all(_applies(view, p) for view in views.values())]
+        fitting = [p for p in every if p.answer not in unreadable and all(applies(view, p) for view in views.values())]
         if not fitting:
             raise ValueError(f"the set {name!r} has no problem to which every view applies")
         drawn = np.random.default_rng(self.seed).permutation(len(fitting))[: self.count]
         return [fitting[i] for i in sorted(drawn)], views
-
-
-def _applies(view: View, problem: Problem) -> bool:
-    try:
-        view(problem)
-    except ValueError:
-        return False
-    return True
 
 
 def measure_premise(
@@ -153,8 +146,8 @@ def _chunks(problems: Sequence[Problem], size: int) -> Iterator[list[Problem]]:
 
 
 def _settings(premise: Premise, view: View, problems: Sequence[Problem]) -> Parts:
-    values = {"view": view, "problems": list(problems), "sampling": premise.sampling, "chat": premise.chat}
-    return {key: text for name, value in values.items() for key, text in parts_of(name, value).items()} | versions()
+    found = parts_of("view", view) | parts_of("problems", list(problems)) | parts_of("sampling", premise.sampling)
+    return found | parts_of("chat", premise.chat) | versions()
 
 
 def _answers(

@@ -33,19 +33,9 @@ from opsd_lab.objectives.marks import StoredNumbers
 from opsd_lab.objectives.targets import TheView
 from opsd_lab.policies.teachers import live_teacher
 from opsd_lab.problems.problem import Problem
-from opsd_lab.rollouts import (
-    BestOf,
-    PerProblem,
-    Rollout,
-    Stored,
-    StudentWrites,
-    TeacherRewrites,
-    TeacherWrites,
-    Texts,
-    Together,
-    sample_rollouts,
-)
+from opsd_lab.rollouts import BestOf, PerProblem, Rollout, Stored, StudentWrites, Texts, Together, sample_rollouts
 from opsd_lab.rollouts.gates import Rewards, correct_only, incorrect_only
+from opsd_lab.rollouts.teacher_writes import TeacherRewrites, TeacherWrites
 from opsd_lab.supervision import build_examples, score_rollouts
 from opsd_lab.training.later import LaterCheckpoint
 from opsd_lab.training.recipes import Recipe
