@@ -31,8 +31,7 @@ def weights(policy):
     return [(p, p.data_ptr(), p.data.clone()) for p in policy.model.parameters()]
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_folded_lora_computes_the_same_without_its_own_products_and_leaves_the_very_weights(transposed):
+def test_a_folded_lora_computes_the_same_without_its_own_products_and_leaves_the_very_weights():
     policy = trained_lora()
     before, whole = weights(policy), logits(policy)
     with policy.model.disable_adapter():
@@ -41,11 +40,9 @@ def test_a_folded_lora_computes_the_same_without_its_own_products_and_leaves_the
     for name, module in policy.model.named_modules():
         if "lora_A" in name and isinstance(module, torch.nn.Linear):
             module.register_forward_hook(lambda *_: products.append(1))
-    with folded_lora(policy, transposed=transposed):
+    with folded_lora(policy):
         products.clear()
         torch.testing.assert_close(logits(policy), whole, atol=2e-5, rtol=1e-5)
-        projection = policy.causal_lm.get_decoder().layers[0].mlp.up_proj.get_base_layer().weight
-        assert projection.T.is_contiguous() == transposed
         assert not products
     with pytest.raises(KeyboardInterrupt), folded_lora(policy):
         raise KeyboardInterrupt

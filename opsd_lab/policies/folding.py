@@ -37,7 +37,7 @@ _PROVEN: WeakKeyDictionary[PreTrainedModel, tuple] = WeakKeyDictionary()  # whic
 
 
 @contextmanager
-def folded_lora(policy: Policy, *, transposed: bool = False) -> Iterator[None]:
+def folded_lora(policy: Policy) -> Iterator[None]:
     """Compute with each LoRA as part of its layer's weights inside the block, where that changes nothing but float32 rounding.
 
     A LoRA's own products cost more than their share where few tokens are computed at a time. The weights afterwards are the very
@@ -46,22 +46,19 @@ def folded_lora(policy: Policy, *, transposed: bool = False) -> Iterator[None]:
     same function is not taken for granted: the log-probabilities of a few tokens are computed with and without folding, and where
     they differ the block computes as ever. That is done at every call until the adapters change those tokens so much that a wrong
     fold would show, and then once for a model with the same adapters: three passes of 8 tokens, 0.2 s each with SmolLM2 on one core.
-
-    `transposed` lays the sums out in memory column by column, in which no file takes them: 16 rows through the weights of SmolLM2
-    then took 51 ms instead of 68, on two cores of an Intel Xeon with torch 2.13.
     """
     if not (layers := foldable_layers(policy)):
         yield
         return
     model, structure = policy.causal_lm, tuple((layer, is_plain_lora(layer), *active_adapters(layer)) for layer in layers)
     if _PROVEN.get(model) == structure or all(adds_nothing(layer) for layer in layers):
-        with _in_place([(layer, _sums(layer, transposed)) for layer in layers]):
+        with _in_place([(layer, _sums(layer)) for layer in layers]):
             yield
         return
     expected = _few_logprobs(policy)
     with adapters_off(nn.ModuleList(layers)):
         would_show = _distance(_few_logprobs(policy), expected) > SHOWN
-    with _in_place([(layer, _sums(layer, transposed)) for layer in layers]):
+    with _in_place([(layer, _sums(layer)) for layer in layers]):
         if _distance(_few_logprobs(policy), expected) <= TOLERANCE:
             if would_show:
                 _PROVEN[model] = structure
@@ -95,13 +92,12 @@ def _can_merge(layer: LoraLinear) -> bool:
 
 
 @torch.no_grad()
-def _sums(layer: LoraLinear, transposed: bool) -> dict[nn.Parameter, Tensor]:
+def _sums(layer: LoraLinear) -> dict[nn.Parameter, Tensor]:
     """Return what each parameter of the layer's base becomes with the adapters in it."""
     base = layer.get_base_layer()
-    turned = transposed and not layer.fan_in_fan_out
     if is_plain_lora(layer):
         weight = base.weight.data
-        total = weight.new_empty(weight.shape[::-1]).T if turned else torch.empty_like(weight)
+        total = torch.empty_like(weight)
         for count, adapter in enumerate(active_adapters(layer)):
             torch.add(total if count else weight, layer.get_delta_weight(adapter), out=total)
         return {base.weight: total}
@@ -116,8 +112,6 @@ def _sums(layer: LoraLinear, transposed: bool) -> dict[nn.Parameter, Tensor]:
             layer.merged_adapters = []
             for parameter, data in kept.items():
                 parameter.data = data
-    if turned:
-        merged[base.weight] = merged[base.weight].T.contiguous().T
     return merged
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from opsd_lab.basics.interrupts import deferred_interrupts
 from opsd_lab.policies.architecture import trunk_of
 from opsd_lab.policies.policy import Policy
+from opsd_lab.policies.products import multiply
 
 # What configs call the factor of their logits, and its power: Cohere and Falcon-H1 multiply, Granite divides.
 LOGIT_SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1, "logits_mup_width_multiplier": -1}
@@ -89,11 +90,12 @@ class LogitHead:
         weight, bias = self.module.weight, self.module.bias
         if hidden.dtype == weight.dtype and _multiplies_half(weight):
             torch.mm(hidden, weight.T, out_dtype=torch.float32, out=out)
-        else:
-            # Products of two bfloat16 numbers are exact in float32: where states and weights both are bfloat16, the processor
-            # may multiply them as such and add up in float32.
-            with _bfloat16_products(hidden.dtype == weight.dtype == torch.bfloat16):
+        elif hidden.dtype == weight.dtype == torch.bfloat16:
+            # Products of two bfloat16 numbers are exact in float32: the processor may multiply them as such and add up in float32.
+            with _bfloat16_products():
                 torch.mm(hidden.float(), self._frozen_weight.T, out=out)
+        else:
+            multiply(hidden.float(), self._frozen_weight, out)
         if bias is not None:
             out.add_(bias.float())
         if self.scale != 1:
@@ -132,12 +134,12 @@ def _multiplies_half(weight: Tensor) -> bool:
 
 
 @contextmanager
-def _bfloat16_products(allowed: bool) -> Iterator[None]:
-    """Let the processor round the factors of float32 products to bfloat16 inside the block, if that is allowed."""
+def _bfloat16_products() -> Iterator[None]:
+    """Let the processor round the factors of float32 products to bfloat16 inside the block."""
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
     try:
-        matmul.fp32_precision = "bf16" if allowed else before
+        matmul.fp32_precision = "bf16"
         yield
     finally:
         matmul.fp32_precision = before

@@ -18,6 +18,7 @@ from opsd_lab.basics.interrupts import deferred_interrupts, interruption_point
 from opsd_lab.policies.folding import folded_lora
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import Policy
+from opsd_lab.policies.products import few_row_products
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
 from opsd_lab.rollouts.decoding import Steps, steps_for
 from opsd_lab.rollouts.written import written_rollout
@@ -54,7 +55,7 @@ class HFSampler:
         rollouts: list[Rollout | None] = [None] * len(jobs)
         kind = steps_for(self.policy)
         bar = tqdm(total=len(jobs), desc="sampling", unit="rollout", disable=not self.progress, leave=False)
-        with deferred_interrupts(), bar, folded_lora(self.policy, transposed=self.policy.device.type == "cpu"):
+        with deferred_interrupts(), bar, folded_lora(self.policy), few_row_products(self.policy.causal_lm):
             for batch in self._batches(order, jobs, params.max_new_tokens):
                 for index, rollout in zip(batch, self._write([jobs[i] for i in batch], uniforms[batch], params, kind), strict=True):
                     rollouts[index] = rollout
