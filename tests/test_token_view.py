@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from opsd_lab.token_view import contexts_view, explore, render, render_views
 from opsd_lab.token_view.colours import ABOVE, BELOW, TEXT, colour, contrast
 from opsd_lab.token_view.details import NAMES, number, token_details
-from opsd_lab.token_view.static import MEANINGS, default_scale
+from opsd_lab.token_view.explorer_data import frame_of_view, rollout_of_view
+from opsd_lab.token_view.meanings import MEANINGS
+from opsd_lab.token_view.static import default_scale
 from opsd_lab.token_view.visible import literal, visible_text
 from opsd_lab.tokens.table import COLUMNS, TokenTable
 from opsd_lab.tokens.top import ARRAYS, TopTokens
@@ -342,6 +344,22 @@ def test_what_matters_is_inline_because_untrusted_notebooks_lose_style_sheets():
     assert all("background:#" in token["style"] for token in page.tokens)
     assert [a for tag, a in page.tags if "white-space:pre-wrap" in a.get("style", "")]
     assert "background:#ffffff;color:#111111" in page.tags[0][1]["style"]
+
+
+def test_a_column_of_numbers_that_a_method_recorded_can_be_shown_where_every_table_has_it():
+    table = make_table()
+    odd = TokenTable(table.frame.assign(push=[-1.0, 0.0, 2.0], **{"a <b>": 0.5, "said": "x"}))
+    page = render(odd, column="push").html
+    assert "the token’s own logit" in page and len(Page(page).tokens) == 3
+    assert "a &lt;b&gt;" in render(odd, column="a <b>").html
+    live = json.loads(frame_of_view({"one": odd, "two": odd}, {}, "push", None))["columns"]
+    assert live["push"]["signed"] and live["push"]["scale"] == 2.0 and live["a <b>"]["meaning"] == "a <b>"
+    assert json.loads(rollout_of_view({"one": odd}, 0))["one"]["numbers"] == {"push": [-1.0, 0.0, 2.0], "a <b>": [0.5] * 3}
+    for refused in ("said", "gap "):
+        with pytest.raises(ValueError, match=f"cannot colour by '{refused}'"):
+            render(odd, column=refused)
+    with pytest.raises(ValueError, match="explore: cannot colour by 'push'"):
+        explore({"one": odd, "two": table}, column="push")
 
 
 def test_a_saved_view_is_a_page_of_its_own_that_may_load_nothing(tmp_path):

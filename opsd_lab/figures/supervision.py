@@ -24,6 +24,7 @@ from opsd_lab.figures.parts import (
 )
 from opsd_lab.figures.training import plain
 from opsd_lab.figures.words import (
+    INTERVALS,
     NUMBERS,
     check_frame,
     check_values,
@@ -47,7 +48,6 @@ __all__ = [
     "draw_step_gap",
 ]
 
-INTERVALS = "95 % intervals over problems"
 MOST_BANDS = 3  # more of them cover each other
 
 

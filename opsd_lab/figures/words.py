@@ -12,6 +12,7 @@ from opsd_lab.token_view.visible import visible_text
 
 NUMBERS = list(ESTIMATE[:3])
 GREY = "#4b5563"
+INTERVALS = "95 % intervals over problems"
 MOST_GROUPS = 2 * len(SYMBOLS)
 
 

@@ -10,11 +10,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, cache_utils
+from transformers import cache_utils
 
 from opsd_lab.policies.architecture import accepts, trunk_of
 from opsd_lab.policies.head import LogitHead, check_head, relative_difference, tolerance
 from opsd_lab.policies.policy import Policy
+from opsd_lab.rollouts.decoding_layers import RoomyLayer, folding_attention, roomy_cache
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 # Layers whose whole state `reorder_cache` selects; others, such as those that compress, may hold more.
@@ -29,7 +30,7 @@ SELECTABLE = {
         "LinearAttentionAndSlidingWindowAttentionLayer",
     )
     if hasattr(cache_utils, name)
-}
+} | {RoomyLayer}
 
 
 class Steps(Protocol):
@@ -54,13 +55,13 @@ class CachedSteps:
     """
 
     def __init__(self, policy: Policy, prompts: list[list[int]]) -> None:
-        self._trunk = trunk_of(policy.causal_lm)
+        self._model, self._trunk = policy.causal_lm, trunk_of(policy.causal_lm)
         names = [name for name in CACHE_ARGUMENTS if accepts(self._trunk, name)]
         if not names:
             raise TypeError(f"{type(self._trunk).__name__} takes no cache by the name of {' or '.join(CACHE_ARGUMENTS)}")
         self._name, self._placed = names[0], accepts(self._trunk, "position_ids")
         width, device = max(map(len, prompts)), policy.device
-        self._cache = DynamicCache(config=policy.causal_lm.config)
+        self._cache = roomy_cache(policy.causal_lm.config)
         # Where the cache's rows cannot be selected afterwards, each sequence has a row of its own from the beginning.
         keys = [tuple(prompt) if self._selectable else i for i, prompt in enumerate(prompts)]
         once = dict(zip(keys, prompts, strict=True))
@@ -80,12 +81,13 @@ class CachedSteps:
         """Return the states [B, H] that predict the next token of each sequence."""
         # A recurrent state has left the padding behind after the prompt: then its layers would take the mask for the new tokens'.
         masked = self._padded and (self._name == "past_key_values" or self._ids.shape[1] == self._mask.shape[1])
-        hidden = self._trunk(
-            input_ids=self._ids,
-            attention_mask=self._mask if masked else None,
-            use_cache=True,
-            **{self._name: self._cache} | ({"position_ids": self._positions} if self._placed else {}),
-        ).last_hidden_state
+        with folding_attention(self._model):
+            hidden = self._trunk(
+                input_ids=self._ids,
+                attention_mask=self._mask if masked else None,
+                use_cache=True,
+                **{self._name: self._cache} | ({"position_ids": self._positions} if self._placed else {}),
+            ).last_hidden_state
         return hidden[self._rows, -1]
 
     def grow(self, tokens: Tensor, going: Tensor) -> None:

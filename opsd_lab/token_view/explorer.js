@@ -125,7 +125,7 @@ class Panel {
   paint() {
     const {data, view} = this;
     if (!data) return;
-    const about = view.about.columns[view.column], values = (this.values = numbers(data[view.column]));
+    const about = view.about.columns[view.column], values = (this.values = numbers(data[view.column] ?? data.numbers[view.column]));
     let shown = 0;
     this.tokens.forEach((token, i) => {
       token.style.background = colour(values[i], about.scale, view.about.stops);

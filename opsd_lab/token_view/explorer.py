@@ -8,8 +8,9 @@ from typing import Any
 
 from opsd_lab.basics.files import write_whole
 from opsd_lab.token_view.explorer_data import as_json, frame_of_view, rollout_of_view
+from opsd_lab.token_view.meanings import meanings
 from opsd_lab.token_view.page import StaticView
-from opsd_lab.token_view.static import MEANINGS, check_table, check_titles, render, render_views
+from opsd_lab.token_view.static import check_table, check_titles, render, render_views
 from opsd_lab.token_view.visible import visible_text
 from opsd_lab.tokens.table import TokenTable
 
@@ -98,8 +99,8 @@ def explore(
     check_titles(titles or {})
     if not named or not all(len(table) for table in named.values()):
         raise ValueError("explore: there is no table, or one without rows, so there is nothing to show")
-    if column not in MEANINGS:
-        raise ValueError(f"explore: cannot colour by {column!r}; choose one of {sorted(MEANINGS)}")
+    if column not in (columns := meanings(named.values())):
+        raise ValueError(f"explore: cannot colour by {column!r}; choose one of {sorted(columns)}")
     if scale is not None and not 0 < scale < float("inf"):
         raise ValueError(f"explore: scale is {scale}, not a positive number")
     known = sorted({int(i) for table in named.values() for i in table.frame["rollout"].unique()})

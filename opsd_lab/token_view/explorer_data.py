@@ -9,7 +9,8 @@ import pandas as pd
 
 from opsd_lab.token_view.colours import ABOVE, BELOW
 from opsd_lab.token_view.details import VERDICTS
-from opsd_lab.token_view.static import MEANINGS, default_scale
+from opsd_lab.token_view.meanings import meanings
+from opsd_lab.token_view.static import default_scale
 from opsd_lab.token_view.visible import NEWLINE, visible_text
 from opsd_lab.tokens.classes import CLASSES, token_classes
 from opsd_lab.tokens.table import COLUMNS, LABELS, TokenTable
@@ -23,7 +24,7 @@ def frame_of_view(tables: Mapping[str, TokenTable], titles: Mapping[int, str], c
     where the colours of `column` end, in its unit; None leaves it to `default_scale`, as every other column's is.
     """
     columns = {}
-    for name, (meaning, unit, below, above) in MEANINGS.items():
+    for name, (meaning, unit, below, above) in meanings(tables.values()).items():
         values = np.concatenate([table.frame[name].to_numpy() for table in tables.values()])
         chosen = scale if name == column and scale is not None else default_scale(values)
         signed = name == "gap" or bool((values < 0).any())
@@ -63,6 +64,7 @@ def _panel(table: TokenTable) -> dict:
     frame = table.frame.iloc[order]
     tokens = frame["token"].tolist()
     panel = {name: frame[name].tolist() for name in COLUMNS} | {"class": token_classes(tokens)}
+    panel["numbers"] = {name: frame[name].tolist() for name in table.extra if frame[name].dtype == np.float64}
     panel["extra"] = {visible_text(name): _shown_values(frame[name]) for name in table.extra}
     panel["source_shown"] = [source and visible_text(source) for source in panel["label_source"]]
     panel["shown"], panel["breaks"] = zip(*map(_shown, tokens), strict=True)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from operator import itemgetter
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -27,29 +26,11 @@ from opsd_lab.token_view.details import (
     tokens_as_table,
     unbroken,
 )
+from opsd_lab.token_view.meanings import Meaning, meanings
 from opsd_lab.token_view.page import CARD, MONO, NOTE, PANEL, StaticView
 from opsd_lab.token_view.visible import visible_html, visible_text
 from opsd_lab.tokens.table import TokenTable
 
-# For each column: its name, its unit, and what the two ends of the scale mean.
-MEANINGS = MappingProxyType(
-    {
-        "gap": (
-            "teacher − student log-probability",
-            " nats",
-            "orange: the teacher finds the student’s token less likely",
-            "blue: the teacher finds it more likely",
-        ),
-        "divergence": ("divergence of teacher and student", " nats", "below zero", "blue: the two disagree more"),
-        "clipped": ("divergence that the clip took off", " nats", "below zero", "blue: more was taken off"),
-        "loss": ("the token’s term of the loss", "", "orange: negative", "blue: larger"),
-        "weight": ("the token’s weight in the loss", "", "orange: negative", "blue: counts more"),
-        "student_logprob": ("student log-probability", " nats", "orange: less likely", "blue: above zero"),
-        "teacher_logprob": ("teacher log-probability", " nats", "orange: less likely", "blue: above zero"),
-        "student_entropy": ("student entropy", " nats", "below zero", "blue: the student is less certain"),
-        "teacher_entropy": ("teacher entropy", " nats", "below zero", "blue: the teacher is less certain"),
-    }
-)
 SMALLEST_SCALE = 0.5
 LONG_TOKEN = 24  # characters; longer ones may wrap inside
 STYLE = """
@@ -152,8 +133,8 @@ def _or_end(token_id: int | None) -> int | str:
 
 
 def _view(panels: list[TokenTable], titles: list[str], column: str, scale: float | None) -> TokenView:
-    if column not in MEANINGS:
-        raise ValueError(f"token view: cannot colour by {column!r}; choose one of {sorted(MEANINGS)}")
+    if column not in (known := meanings(panels)):
+        raise ValueError(f"token view: cannot colour by {column!r}; choose one of {sorted(known)}")
     frame = pd.concat([panel.frame for panel in panels])
     chosen = "chosen by the caller" if scale is not None else "98th percentile over all panels"
     scale = default_scale(frame[column].to_numpy()) if scale is None else float(scale)
@@ -161,7 +142,7 @@ def _view(panels: list[TokenTable], titles: list[str], column: str, scale: float
         raise ValueError(f"token view: scale is {scale}, not a positive number")
     shown = "".join(_panel(panel, title, column, scale) for panel, title in zip(panels, titles, strict=True))
     fragment = (
-        f'<div class="opsd-view" style="{CARD}"><style>{STYLE}</style>{_legend(frame, column, scale, chosen)}'
+        f'<div class="opsd-view" style="{CARD}"><style>{STYLE}</style>{_legend(frame, column, known[column], scale, chosen)}'
         f'<div style="display:flex;flex-wrap:wrap;gap:12px;align-items:stretch">{shown}</div></div>'
     )
     return TokenView(fragment, f"Token view: {', '.join(titles)}", scale)
@@ -182,8 +163,8 @@ def is_beyond(value: float | np.ndarray, scale: float) -> bool | np.ndarray:
     return np.abs(value) > scale * (1 + 1e-9)
 
 
-def _legend(frame: pd.DataFrame, column: str, scale: float, chosen: str) -> str:
-    name, unit, below, above = MEANINGS[column]
+def _legend(frame: pd.DataFrame, column: str, meaning: Meaning, scale: float, chosen: str) -> str:
+    name, unit, below, above = map(html.escape, meaning)
     signed = column == "gap" or bool((frame[column] < 0).any())
     ends = (f"−{scale:g}", "0", f"+{scale:g}") if signed else ("0", f"{scale:g}")
     ticks = "".join(f"<span>{end}</span>" for end in ends)

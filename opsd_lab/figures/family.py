@@ -1,0 +1,86 @@
+"""Plotly figures of the methods of the family: what each would teach where, and how alike they are."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from opsd_lab.figures.parts import INK, finish
+from opsd_lab.figures.training import plain
+from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, counted, number
+
+COLOURS = [[0.0, "#D55E00"], [0.5, "#ffffff"], [1.0, "#0072B2"]]
+
+
+def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do to a token, by where it stands") -> go.Figure:
+    """Draw a row for each method and a column for each place: the mean push, blue where tokens become likelier, orange where less.
+
+    A mean whose interval does not exclude 0 is grey. Hovering shows the interval.
+
+    Raises:
+        ValueError: when a column is missing, or a method has two rows of a place.
+    """
+    check_frame("draw_pushes", frame, ["method", "place"])
+    methods, places = frame["method"].unique().tolist(), frame["place"].unique().tolist()
+    wide = frame.pivot(index="method", columns="place", values=NUMBERS)
+    mean, low, high = (wide[name].loc[methods, places].to_numpy() for name in NUMBERS)
+    sure = (low > 0) | (high < 0)
+    limit = float(np.nanquantile(np.abs(mean), 0.95))
+    text = [[_cell(*cell) for cell in zip(*line, strict=True)] for line in zip(mean, sure, strict=True)]
+    numbers = np.stack([mean, low, high], -1)
+    hover = [["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in numbers]
+    figure = _heatmap(mean, methods, places, limit, text, hover)
+    note = f"1 is the size of the method's average push. Grey: the interval holds 0. {INTERVALS}; {counted(frame)}"
+    return finish(figure, title, note, 21 * len(methods), above=24)
+
+
+def draw_likeness(matrix: pd.DataFrame, *, title: str = "How alike two methods' lessons are") -> go.Figure:
+    """Draw the rank correlation of every two methods' pushes, with methods that are alike beside each other.
+
+    A method whose pushes are all the same has no correlation, and stands at the end.
+
+    Raises:
+        ValueError: when the matrix is not one of the same methods in rows and columns, or has fewer than two.
+    """
+    if list(matrix.index) != list(matrix.columns) or len(matrix) < 2:
+        raise ValueError("draw_likeness: the matrix needs the same methods, two at least, in rows and columns")
+    known = matrix.loc[~matrix.isna().all(), ~matrix.isna().all()]
+    apart = 1 - known.fillna(0.0).clip(-1, 1).to_numpy()
+    np.fill_diagonal(apart, 0.0)
+    order = range(len(known))
+    if len(known) > 1:
+        order = leaves_list(linkage(squareform(apart, checks=False), "average", optimal_ordering=True))
+    names = [known.index[i] for i in order] + [name for name in matrix if name not in known]
+    values = matrix.loc[names, names].to_numpy()
+    hover = [[number(value, 2) for value in line] for line in values]
+    figure = _heatmap(values, names, names, 1.0, None, hover)
+    figure.update_xaxes(side="bottom", tickangle=-60)
+    return finish(figure, title, "Spearman's correlation over tokens: blue 1, white 0, orange −1", 17 * len(names) + 140)
+
+
+def _heatmap(
+    values: np.ndarray, rows: list[str], columns: list[str], limit: float, text: list[list[str]] | None, hover: list[list[str]]
+) -> go.Figure:
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=[[None if np.isnan(value) else value for value in line] for line in values.tolist()],
+        x=[plain(name) for name in columns],
+        y=[plain(name) for name in rows],
+        zmin=-limit,
+        zmax=limit,
+        colorscale=COLOURS,
+        customdata=hover,
+        hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
+        showscale=False,
+        **({} if text is None else {"text": text, "texttemplate": "%{text}", "textfont": {"color": INK, "size": 12}}),
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", dtick=1)
+    figure.update_xaxes(side="top", showgrid=False, ticks="", dtick=1)
+    return figure
+
+
+def _cell(mean: float, sure: bool) -> str:
+    if np.isnan(mean):
+        return ""
+    return number(mean, 2) if sure else f'<span style="color:{GREY}">{number(mean, 2)}</span>'
