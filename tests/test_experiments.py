@@ -13,6 +13,7 @@ from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams, Texts
 from opsd_lab.sandbox import CHAT, worksheets
+from opsd_lab.studies import study as study_module
 from opsd_lab.studies.results import failures, final_rows
 from opsd_lab.studies.study import COLUMNS, Study, run_cell, run_study
 from opsd_lab.training.recipes import Recipe
@@ -63,7 +64,7 @@ def small(arms: tuple[str, ...] = ("base", "OPSD", "SFT: gold", "GRPO"), **chang
 
 def test_a_cell_has_a_row_for_each_checkpoint_and_split(tmp_path):
     rows = run_study(small, [0], tmp_path, progress=False)
-    assert list(rows) == list(COLUMNS)
+    assert list(rows) == [*COLUMNS, "settings"] and rows.groupby("arm")["settings"].nunique().eq(1).all()
     opsd = rows[rows["arm"] == "OPSD"]
     assert list(zip(opsd["step"], opsd["split"], strict=True)) == [(1, "test"), (3, "test"), (3, "other")]
     assert opsd["tokens_trained"].is_monotonic_increasing and (opsd["flops"] > 0).all() and (opsd["n"] == [12, 12, 3]).all()
@@ -119,6 +120,30 @@ def test_a_seed_that_crashes_and_an_arm_that_diverges_are_reported_and_the_rest_
     )
     assert set(final_rows(rows)["arm"]) == {"base", "OPSD"}
     assert list(tmp_path.glob("crash.0.parquet"))  # not repeated until somebody deletes it
+
+
+def test_a_study_goes_on_from_its_table_alone_with_more_arms_and_seeds(tmp_path, monkeypatch):
+    first = run_study(small, [0], tmp_path / "one", arms=["base", "OPSD"], progress=False)
+    path = tmp_path / "table.parquet"
+    first.to_parquet(path)
+    ran = []
+    monkeypatch.setattr(study_module, "run_cell", lambda study, arm, seed: ran.append((arm, seed)) or run_cell(study, arm, seed))
+    again = run_study(small, [0], tmp_path / "two", arms=["base", "GRPO"], finished=pd.read_parquet(path), progress=False)
+    assert ran == [("GRPO", 0)] and set(again["arm"]) == {"base", "OPSD", "GRPO"}
+    pd.testing.assert_frame_equal(
+        again[again["arm"] == "OPSD"].reset_index(drop=True), first[first["arm"] == "OPSD"].reset_index(drop=True)
+    )
+    ran.clear()
+    run_study(small, [1], tmp_path / "three", arms=["base"], finished=again, progress=False)
+    assert ran == [("base", 1)]
+
+
+def test_cells_of_a_table_that_failed_or_came_of_other_settings_are_run_anew(tmp_path):
+    table = run_study(small, [0], tmp_path / "one", arms=["base", "OPSD"], progress=False)
+    broken = table.assign(error=["", *["x"] * (len(table) - 1)], settings=table["settings"].where(table["arm"] != "base", "0" * 64))
+    for amiss in (broken, table.drop(columns="settings"), table.assign(arm="another")):
+        again = run_study(small, [0], tmp_path / "two", arms=["base", "OPSD"], finished=amiss, progress=False)
+        assert (again["error"] == "").all() and again["settings"].equals(table["settings"])
 
 
 def test_cells_of_other_settings_are_not_taken_for_these(tmp_path):

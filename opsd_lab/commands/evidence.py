@@ -143,7 +143,7 @@ def study(
 
     Args:
         name: a study of `opsd_lab.experiments.catalogue.STUDIES`; a name that is none of them is answered with the list.
-        out: the Parquet file to write.
+        out: the Parquet file to write; where it is there already, its cells that would come out the same are kept.
         cells: the folder of the finished cells; left out, build/cells/NAME.
         seeds: the seeds of every arm.
         arms: the arms to run; left out, all.
@@ -151,7 +151,9 @@ def study(
     """
     if name not in STUDIES:
         raise ValueError(f"no study {name!r}; there are {', '.join(STUDIES)}")
-    results = run_study(STUDIES[name], seeds, cells or Path("build/cells") / name, arms=arms or None, workers=workers)
+    finished = pd.read_parquet(out) if out.exists() else None
+    folder = cells or Path("build/cells") / name
+    results = run_study(STUDIES[name], seeds, folder, arms=arms or None, finished=finished, workers=workers)
     write_whole(out, partial(results.to_parquet, index=False, compression="zstd"))
     print(seeds_table(results))
     if len(failed := failures(results)):

@@ -1,7 +1,7 @@
 """A study's cells as files, each with what it depends on in its own metadata."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from opsd_lab.basics.files import write_whole
+from opsd_lab.identity.digest import digest
 from opsd_lab.identity.parts import Parts, differences, parts_of, policy_parts, versions
 
 if TYPE_CHECKING:
     from opsd_lab.studies.study import Study
 
 SETTINGS = b"opsd_lab settings"
+DIGEST = "settings"  # the column of a study's table that stands for what a cell depends on
+
+Cell = tuple[str, int]
 
 
-def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], Parts]:
+def cell_settings(study: "Study", arms: Sequence[str], seeds: Sequence[int]) -> dict[Cell, Parts]:
     """Return what each cell depends on; what cells share is looked at once."""
     values = {
         "chat": study.chat,
@@ -64,3 +68,29 @@ def check_cell(path: Path, settings: Parts) -> None:
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
     if other := differences(known, settings):
         raise ValueError(f"{path} was made with other settings: {other}; {remedy}")
+
+
+def read_cells(paths: Mapping[Cell, Path], settings: Mapping[Cell, Parts]) -> pd.DataFrame:
+    """Return the rows of all cells, each with the digest of its settings."""
+    return pd.concat(
+        [pd.read_parquet(path).assign(**{DIGEST: digest(settings[cell])}) for cell, path in paths.items()], ignore_index=True
+    )
+
+
+def known_cells(
+    study: "Study", arms: Sequence[str], seeds: Sequence[int], finished: pd.DataFrame | None
+) -> tuple[dict[Cell, Parts], dict[Cell, pd.DataFrame]]:
+    """Return what each cell of a study depends on, and the cells of an earlier table that did not fail and depend on the same.
+
+    Known are the cells of the `arms` and `seeds`, and those that `finished` has of the `study`. It is what `run_study` returned
+    before; a table without the digests of its settings has no cell that could be taken.
+    """
+    if finished is None or DIGEST not in finished:
+        return cell_settings(study, arms, seeds), {}
+    held = [arm for arm in finished["arm"].unique() if arm in study.arms]
+    settings = cell_settings(study, list(dict.fromkeys([*arms, *held])), list(dict.fromkeys([*seeds, *finished["seed"].tolist()])))
+    found = {}
+    for cell, rows in finished.groupby(["arm", "seed"], sort=False):
+        if cell in settings and (rows["error"] == "").all() and set(rows[DIGEST]) == {digest(settings[cell])}:
+            found[cell] = rows.drop(columns=DIGEST).reset_index(drop=True)
+    return settings, found

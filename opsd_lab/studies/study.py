@@ -29,7 +29,7 @@ from opsd_lab.methods.recipe_files import recipe_text
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
-from opsd_lab.studies.cells import cell_settings, check_cell, write_cell
+from opsd_lab.studies.cells import cell_settings, check_cell, known_cells, read_cells, write_cell
 from opsd_lab.studies.due import Due
 from opsd_lab.training.ledger import Ledger, peak_memory_gib
 from opsd_lab.training.recipes import Recipe
@@ -173,6 +173,7 @@ def run_study(
     folder: Path,
     *,
     arms: Sequence[str] | None = None,
+    finished: pd.DataFrame | None = None,
     workers: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -181,7 +182,8 @@ def run_study(
     `study` makes the study; with several workers each process makes it for itself, so it must be a function of a module (or a partial
     of one), and the workers share the processor's cores. A cell that failed has its error in the table; delete its file to try again.
 
-    There is a cell for each of `seeds` and `arms`; None takes all arms of the study. `progress` shows a bar of the cells.
+    There is a cell for each of `seeds` and `arms`; None takes all arms of the study. `finished` is such a table: its cells that would
+    come out the same now are not run again, and those not asked for are kept. `progress` shows a bar of the cells.
 
     Raises:
         ValueError: for an arm that the study does not have, or a folder that holds a cell made with other settings or damaged.
@@ -192,18 +194,21 @@ def run_study(
     if unknown := [arm for arm in chosen if arm not in made.arms]:
         raise ValueError(f"study {made.name!r} has no arms {unknown}; it has {list(made.arms)}")
     folder.mkdir(parents=True, exist_ok=True)
-    cells = [(arm, seed) for seed in seeds for arm in chosen]
-    settings = cell_settings(made, chosen, seeds)
-    for cell in cells:
-        check_cell(_path(folder, *cell), settings[cell])
-    todo = [cell for cell in cells if not _path(folder, *cell).exists()]
+    settings, earlier = known_cells(made, chosen, seeds, finished)
+    cells = dict.fromkeys([*((arm, seed) for seed in seeds for arm in chosen), *earlier])
+    paths = {cell: _path(folder, *cell) for cell in cells}
+    for cell, path in paths.items():
+        check_cell(path, settings[cell])
+        if cell in earlier and not path.exists():
+            write_cell(path, earlier[cell], settings[cell])
+    todo = [cell for cell, path in paths.items() if not path.exists()]
     with tqdm(total=len(cells), initial=len(cells) - len(todo), desc=made.name, unit="cell", disable=not progress) as bar:
         for arm, seed, rows in _finished(study, made, todo, workers):
-            write_cell(_path(folder, arm, seed), rows, settings[arm, seed])
+            write_cell(paths[arm, seed], rows, settings[arm, seed])
             bar.update()
             if failed := rows.loc[rows["error"] != "", "error"].tolist():
                 tqdm.write(f"{arm}, seed {seed}: {failed[0]}")
-    return pd.concat([pd.read_parquet(_path(folder, *cell)) for cell in cells], ignore_index=True).astype(COLUMNS)
+    return read_cells(paths, settings).astype(COLUMNS)
 
 
 def _finished(
