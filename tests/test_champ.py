@@ -3,6 +3,7 @@ import pytest
 
 from opsd_lab.commands import measuring
 from opsd_lab.contexts import change_numbers, reference_solution
+from opsd_lab.experiments import champ_study
 from opsd_lab.experiments.champ_study import champ_views, score_solutions, with_all_views
 from opsd_lab.problems import champ
 from opsd_lab.problems.champ import AnnotatedSolution, champ_problems, champ_solutions
@@ -71,18 +72,29 @@ def test_solutions_of_the_problems_given_are_scored_and_one_that_does_not_fit_is
         score_solutions(policy, [problem], long, {"reference": reference_solution})
 
 
-def test_the_command_scores_any_model_under_reference_and_other_problem_and_goes_on(tmp_path, capsys):
+def test_the_command_scores_any_model_under_reference_and_other_problem_and_goes_on(tmp_path, capsys, monkeypatch):
     tiny = tiny_policy(context=8192)
     tiny.model.save_pretrained(tmp_path / "tiny")
     tiny.tokenizer.save_pretrained(tmp_path / "tiny")
-    options = {"model": str(tmp_path / "tiny"), "problems": 6, "compared": 2, "parts": tmp_path / "parts"}
-    measuring.champ(out=tmp_path / "a.parquet", **options)
-    told = capsys.readouterr().out
-    assert "all: 6 problems, 2 views" in told and "compared: 2 problems, 6 views" in told and "other problem" in told
-    rows = pd.read_parquet(tmp_path / "a.parquet")
+    options, path = {"model": str(tmp_path / "tiny"), "problems": 8, "compared": 2}, tmp_path / "a.parquet"
+    measuring.champ(out=path, **options)
+    assert "other problem" in capsys.readouterr().out
+    rows = pd.read_parquet(path)
     assert rows.groupby("scope")["view"].nunique().to_dict() == {"all": 2, "compared": 6} and rows["category"].notna().all()
-    (found,) = (tmp_path / "parts").iterdir()
-    kept = {path: path.stat().st_mtime_ns for path in found.rglob("*.safetensors")}
-    measuring.champ(out=tmp_path / "b.parquet", **options)
-    assert kept == {path: path.stat().st_mtime_ns for path in found.rglob("*.safetensors")}
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "b.parquet"), rows)
+    assert rows.groupby("scope")["problem_id"].nunique().to_dict() == {"all": 8, "compared": 2} and set(rows["model"]) == {
+        options["model"]
+    }
+    whole = {(r.scope, r.view, r.rollout) for r in rows.itertuples()}
+    assert len(whole) == 2 * (8 * 2 + 2 * 6)
+    scored = []
+    monkeypatch.setattr(
+        champ_study, "score_solutions", lambda *args, **more: scored.append(len(args[1])) or score_solutions(*args, **more)
+    )
+    gone = rows["problem_id"].unique()[[1, 4]]
+    rows[~rows["problem_id"].isin(gone)].to_parquet(path)  # as if it had been interrupted
+    measuring.champ(out=path, **options)
+    assert sum(scored) == 2 + len(set(gone) & set(rows.loc[rows["scope"] == "compared", "problem_id"]))
+    pd.testing.assert_frame_equal(pd.read_parquet(path), rows, rtol=1e-3, atol=1e-4)  # other micro-batches round otherwise
+    rows.assign(settings="0" * 64).to_parquet(path)
+    with pytest.raises(ValueError, match=r"a\.parquet holds the numbers of another model"):
+        measuring.champ(out=path, **options)

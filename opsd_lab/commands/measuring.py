@@ -1,14 +1,11 @@
 """What is measured on models as they are, for the project's evidence and for any model: the premise, and what a teacher says."""
 
 import re
-import time
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from opsd_lab.basics.files import write_whole
-from opsd_lab.diagnostics.first_wrong_step import SIGNALS, first_wrong_step
+from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.clip_study import clip_table
 from opsd_lab.grading import Grader
@@ -33,39 +30,28 @@ def champ(
     out: Path | None = None,
     problems: int | None = None,
     compared: int = 60,
-    parts: Path = Path("build/champ"),
 ) -> None:
     """Score CHAMP's annotated solutions under the reference and another problem's, and those of some problems under every view.
 
-    Writes the means of each step, and prints how well they find the first wrong one. The extra `champ` brings the data. Interrupted,
-    the same command goes on where it stopped.
+    Writes the means of each step, and prints how well they find the first wrong one. The extra `champ` brings the data. The file
+    grows by a few problems at a time: interrupted, the same command goes on where it stopped.
 
     Args:
         model: a hub id, a folder, a GGUF file, or a packaged model.
         out: the Parquet file to write; it holds numbers and no text of the solutions. Left out, build/champ_MODEL.parquet.
         problems: of how many problems, drawn with a seed, both solutions are scored; left out, of all 270.
         compared: for how many problems all views are compared.
-        parts: the folder for finished parts of the scoring.
     """
-    from opsd_lab.experiments.champ_study import champ_views, score_solutions, step_rows, with_all_views
+    from opsd_lab.experiments.champ_study import champ_views, measure_champ, with_all_views
     from opsd_lab.problems.champ import champ_problems, champ_solutions
 
-    policy, every, solutions = load_policy(model), champ_problems(), champ_solutions()
-    name, views, found = file_name(model), champ_views(every), []
+    every, path = champ_problems(), out or Path("build") / f"champ_{file_name(model)}.parquet"
+    views = champ_views(every)
     both = {view: views[view] for view in ("reference", "other problem")}
-    chosen = every if problems is None else with_all_views(every, problems)
-    for scope, some, shown in (("all", chosen, both), ("compared", with_all_views(every, compared) if compared else [], views)):
-        if not some:
-            continue
-        started = time.time()
-        tables = score_solutions(policy, some, solutions, shown, parts=parts / name / scope)
-        tokens = len(tables["reference"])
-        print(f"{scope}: {len(some)} problems, {len(shown)} views, {tokens:,} tokens, {time.time() - started:.0f} s", flush=True)
-        found.append(step_rows(tables, some, solutions).assign(scope=scope))
-    rows = pd.concat(found, ignore_index=True)
-    rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
-    path = out or Path("build") / f"champ_{name}.parquet"
-    write_whole(path, partial(rows.assign(model=model).to_parquet, index=False, compression="zstd"))
+    plan = {"all": (every if problems is None else with_all_views(every, problems), both)}
+    if compared:
+        plan["compared"] = with_all_views(every, compared), views
+    rows = measure_champ(load_policy(model), plan, champ_solutions(), path, model=model)
     for view, of in rows[rows["scope"] == "all"].groupby("view", sort=False):
         print(view, first_wrong_step(of.reset_index(drop=True)).round(3).to_string(index=False), sep="\n")
 

@@ -1,11 +1,14 @@
 """CHAMP's annotated solutions scored under privileged views, by any causal language model."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
+from opsd_lab.basics.files import write_whole
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -18,7 +21,9 @@ from opsd_lab.contexts import (
     reference_solution,
     wrong_solution,
 )
-from opsd_lab.diagnostics.first_wrong_step import score_steps
+from opsd_lab.diagnostics.first_wrong_step import SIGNALS, score_steps
+from opsd_lab.identity.digest import digest
+from opsd_lab.identity.parts import parts_of, policy_parts, versions
 from opsd_lab.objectives import OPSD, Objective
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import Teacher, live_teacher
@@ -27,6 +32,10 @@ from opsd_lab.problems.problem import Problem
 from opsd_lab.scoring.batching import Example
 from opsd_lab.supervision.views import build_examples, score_views, text_rollout
 from opsd_lab.tokens.table import TokenTable
+
+Plan = Mapping[str, tuple[Sequence[Problem], Mapping[str, View]]]
+"""What is scored, by scope: some problems, and the views under which their solutions are scored."""
+CHUNK = 6
 
 
 def champ_views(problems: Sequence[Problem]) -> dict[str, View]:
@@ -73,15 +82,13 @@ def score_solutions(
     chat: ChatFormat | None = None,
     teacher: Teacher | None = None,
     objective: Objective | None = None,
-    parts: str | Path | None = None,
     **options: object,
 ) -> dict[str, TokenTable]:
     """Score the annotated solutions of some problems under each view; rollout i of every table is the i-th of those solutions.
 
     `policy` is the student. `solutions` of other problems than `problems` are left out. `views` maps a view's name to what the
     teacher sees. `chat` is both sides' format. `teacher` says whose weights teach, the policy's own where left out. `objective`
-    gives the loss of each token, OPSD's where left out. `parts` is the folder for finished parts. `options` are those of
-    `score_views`.
+    gives the loss of each token, OPSD's where left out. `options` are those of `score_views`.
 
     Raises:
         ValueError: when a view does not apply to a problem, a solution does not fit the model's context, or there are none.
@@ -92,18 +99,77 @@ def score_solutions(
     examples: dict[str, list[Example]] = {}
     for name, view in views.items():
         examples[name] = build_examples(ContextBuilder(policy.tokenizer, view, student=chat, teacher=chat), problems, rollouts)
-    return score_views(policy, teacher or live_teacher(), objective or OPSD(), examples, parts=parts, **options)
+    return score_views(policy, teacher or live_teacher(), objective or OPSD(), examples, **options)
 
 
 def step_rows(tables: Mapping[str, TokenTable], problems: Sequence[Problem], solutions: Sequence[AnnotatedSolution]) -> pd.DataFrame:
-    """Return the rows of `score_steps` for each view's table from `score_solutions`, after view, author and category; no text."""
+    """Return the rows of `score_steps` for each view's table from `score_solutions`, after view, author and category; no text.
+
+    `tables` are of the solutions of these `problems`. A row's `rollout` is the place of its solution among all `solutions`.
+    """
     categories = {problem.id: problem.meta.get("category") for problem in problems}
-    chosen = [solution for solution in solutions if solution.problem_id in categories]
+    chosen = [(i, solution) for i, solution in enumerate(solutions) if solution.problem_id in categories]
     parts = []
     for name, table in tables.items():
-        steps = score_steps(table, [solution.wrong_step for solution in chosen])
+        steps = score_steps(table, [solution.wrong_step for _, solution in chosen])
         steps.insert(0, "category", steps["problem_id"].map(categories))
-        steps.insert(0, "author", [chosen[i].author for i in steps["rollout"]])
+        steps.insert(0, "author", [chosen[i][1].author for i in steps["rollout"]])
         steps.insert(0, "view", name)
-        parts.append(steps)
+        parts.append(steps.assign(rollout=[chosen[i][0] for i in steps["rollout"]]))
     return pd.concat(parts, ignore_index=True)
+
+
+def measure_champ(
+    policy: Policy,
+    plan: Plan,
+    solutions: Sequence[AnnotatedSolution],
+    path: Path,
+    *,
+    model: str,
+    chunk: int = CHUNK,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return the rows of `step_rows` for each scope of a plan, kept in a file that grows by a few problems at a time.
+
+    A call that was interrupted goes on with the problems that the file does not have. Columns beside those of `step_rows` are
+    `scope`, `model`, and `settings`, a digest of what the numbers depend on.
+
+    Args:
+        policy: the model, student and teacher.
+        plan: each scope's problems, and the views under which their solutions are scored.
+        solutions: CHAMP's.
+        path: the Parquet file.
+        model: what the rows call it.
+        chunk: how many problems are scored before the file is written.
+        progress: whether a bar shows the problems, and the time that is left.
+
+    Raises:
+        ValueError: when the file holds the numbers of another model, of other views or of other versions.
+    """
+    own, wanted = policy_parts(policy) | versions(), {}
+    for scope, (_, views) in plan.items():
+        wanted[scope] = digest(own | {key: text for name, view in views.items() for key, text in parts_of(name, view).items()})
+    held = pd.read_parquet(path) if path.exists() else None
+    if held is not None and ("settings" not in held or set(zip(held["scope"], held["settings"], strict=True)) - set(wanted.items())):
+        raise ValueError(f"{path} holds the numbers of another model, or of other views or versions; name another file, or delete it")
+    kept = [] if held is None else [held]
+    done = set() if held is None else set(zip(held["scope"], held["problem_id"], strict=True))
+    total = sum(len(problems) for problems, _ in plan.values())
+    with tqdm(total=total, initial=len(done), desc="CHAMP", unit="problem", disable=not progress) as bar:
+        for scope, (problems, views) in plan.items():
+            left = [problem for problem in problems if (scope, problem.id) not in done]
+            for start in range(0, len(left), chunk):
+                some = left[start : start + chunk]
+                rows = step_rows(score_solutions(policy, some, solutions, views, progress=progress), some, solutions)
+                rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
+                kept = [in_order(pd.concat([*kept, rows.assign(scope=scope, model=model, settings=wanted[scope])]), plan)]
+                write_whole(path, partial(kept[0].to_parquet, index=False, compression="zstd"))
+                bar.update(len(some))
+    return kept[0]
+
+
+def in_order(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Return the rows by scope and view, in the plan's order, and by rollout."""
+    places = {(scope, view): (i, j) for i, (scope, (_, views)) in enumerate(plan.items()) for j, view in enumerate(views)}
+    ranks = [(*places[scope, view], rollout) for scope, view, rollout in rows[["scope", "view", "rollout"]].itertuples(index=False)]
+    return rows.iloc[sorted(range(len(rows)), key=ranks.__getitem__)].reset_index(drop=True)
