@@ -61,6 +61,14 @@ def folded_attention(
     """Attend from one position [B, heads, 1, size], the heads that share a key beside each other as if they were positions.
 
     That is the same function, and no key or value is repeated. Whatever it does not fit goes to transformers' own.
+
+    Args:
+        module: the attention layer.
+        query: [B, heads, T, size].
+        key: [B, fewer heads, S, size].
+        value: as `key`.
+        attention_mask: [B, 1 or heads, T, S], true where a position is seen, or numbers to add; None where all are.
+        options: transformers' further ones, such as `scaling`.
     """
     batch, heads, length, size = query.shape
     shared, plain = key.shape[1], attention_mask is None or attention_mask.shape[1] == 1
