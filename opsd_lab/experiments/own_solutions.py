@@ -9,14 +9,14 @@ from opsd_lab.contexts import ChatFormat, View, answer_only, no_privilege, other
 from opsd_lab.diagnostics import result_digits, step_gap
 from opsd_lab.divergences import forward_kl
 from opsd_lab.experiments.supervision_study import study_tables
-from opsd_lab.objectives import OPSD, Pushed
+from opsd_lab.objectives import OPSD, Pushed, Sum
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import live_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.supervision.kept_rollouts import kept_rollouts
 
-CLIPS = (None, 0.05)  # of version 3 of OPSD, arXiv 2601.18734
+CLIPS = {"push": None, "push_clipped": 0.05}  # the second is that of version 3 of OPSD, arXiv 2601.18734
 LABELLED = ("correct", "incorrect")
 
 
@@ -42,16 +42,16 @@ def own_solutions(
     chat, folder, found = chat or ChatFormat(), Path(parts), []
     views = solution_views(problems)
     rollouts = kept_rollouts(policy, problems, sampling, chat, folder)
-    for clip in CLIPS:
-        objective = Pushed(OPSD(forward_kl, pointwise_clip=clip))
-        kept = folder / f"clip-{clip or 0:g}"
-        tables = study_tables(policy, live_teacher(), problems, rollouts, views, chat=chat, objective=objective, parts=kept)
-        for view, table in tables.items():
-            if not table.frame["label"].isin(LABELLED).any():
-                raise ValueError(f"own_solutions: none of the {len(rollouts)} solutions has an equation that can be judged")
-            for column in ("gap", "push") if clip is None else ("push",):
-                by_phase, digits = step_gap(table, column, ("label", "error_phase")), result_digits(table, column)
-                found.append(pd.concat([by_phase, digits]).assign(view=view, clip=clip or 0.0, column=column))
+    pushed = tuple(Pushed(OPSD(forward_kl, pointwise_clip=clip), column) for column, clip in CLIPS.items())
+    both = Sum(pushed, (1.0,) * len(pushed))  # one pass for all; the sum itself is not looked at
+    tables = study_tables(policy, live_teacher(), problems, rollouts, views, chat=chat, objective=both, parts=folder / "scores")
+    for view, table in tables.items():
+        if not table.frame["label"].isin(LABELLED).any():
+            raise ValueError(f"own_solutions: none of the {len(rollouts)} solutions has an equation that can be judged")
+        for column in ("gap", *CLIPS):
+            by_phase, digits = step_gap(table, column, ("label", "error_phase")), result_digits(table, column)
+            told = {"view": view, "clip": CLIPS.get(column) or 0.0, "column": column.removesuffix("_clipped")}
+            found.append(pd.concat([by_phase, digits]).assign(**told))
     return pd.concat(found, ignore_index=True).assign(
         n_solutions=len(rollouts), n_right=int(table.frame.drop_duplicates("rollout")["outcome"].eq("correct").sum())
     )

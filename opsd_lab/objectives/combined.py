@@ -128,15 +128,16 @@ class Scaled(_Several):
 
 @dataclass(frozen=True)
 class Pushed(_Several):
-    """Another objective that also records each token's `push`: minus the derivative of its loss by the logit of that token.
+    """Another objective that also records each token's push: minus the derivative of its loss by the logit of that token.
 
-    Where it is positive, a step makes the token likelier than its alternatives.
+    Where it is positive, a step makes the token likelier than its alternatives. `column` is what the table calls it.
 
     Raises:
         TypeError: for what is no objective.
     """
 
     objective: Objective
+    column: str = "push"
 
     def __post_init__(self) -> None:
         instance("Pushed: objective", self.objective, Objective, "write Pushed(OPSD())")
@@ -155,7 +156,7 @@ class Pushed(_Several):
     def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
         """Return the objective's losses and their slopes."""
         found = compute_losses(self.objective, student, teachers, tokens, slope=True)
-        tokens.record(push=-found.slope.gather(-1, tokens.ids[:, None])[:, 0])
+        tokens.record(**{self.column: -found.slope.gather(-1, tokens.ids[:, None])[:, 0]})
         return found
 
 
