@@ -69,6 +69,11 @@ def choice(count: int, weight: Tensor) -> str:
     return known[shape]
 
 
+def choices() -> dict[str, dict[str, str]]:
+    """Return the forms that this machine takes, by rows x columns of the weight x its rows, under the machine's name."""
+    return {machine_name(): dict(sorted(_known(machine_name()).items()))}
+
+
 def machine_name() -> str:
     """Return what the choices depend on: processor, threads, PyTorch."""
     abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

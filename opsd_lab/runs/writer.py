@@ -14,6 +14,7 @@ from opsd_lab.basics.files import locked_folder
 from opsd_lab.basics.interrupts import deferred_interrupts
 from opsd_lab.contexts.views import needs_rollout
 from opsd_lab.identity.parts import Parts, differences, parts_of
+from opsd_lab.policies.products import choices
 from opsd_lab.rollouts import save_rollouts
 from opsd_lab.runs.alarms import Alarms, nothing_to_teach
 from opsd_lab.runs.keep import Best, Keep, Stop
@@ -233,6 +234,7 @@ class Writer:
             if self._writes and step > self._saved and len(read_lines(self._run.folder / STEPS)[0]) == step:
                 self._save()
             if self._writes:
+                self._run.write_about({**self._run.about, "products": choices()})
                 kind, _, text = ended.partition(": ")
                 self._run.tell(kind, text, step)
             for tracker in self._trackers:

@@ -22,6 +22,7 @@ from opsd_lab.grading import Grade, Grader
 from opsd_lab.objectives import GRPO, OPSD, SFT
 from opsd_lab.objectives.targets import TheView
 from opsd_lab.policies.policy import add_lora
+from opsd_lab.policies.products import choices
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.rollouts.gates import correct_only
@@ -430,6 +431,7 @@ def test_a_step_that_was_not_measured_does_not_end_what_was_said_of_the_teacher(
 
 def test_run_json_is_plain_json_with_the_versions(whole):
     about = json.loads((whole / "run.json").read_text())
+    assert about["products"] == choices()  # in which form each product was computed on this machine
     assert (
         about["experiment"]["version of torch"] == torch.__version__.partition("+")[0] and about["machine"]["cores"] == os.cpu_count()
     )
