@@ -4,7 +4,7 @@ The sandbox's model reads the few words of its vocabulary. So views are worded a
 a worked example is shown as a solution is, an instruction is the one that the model knows, and wrong attempts are not called so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,17 +143,28 @@ def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
     return replace(search, **every_rate(search.arms, RATES))
 
 
-def searched_rates(search: str, folder: Path = RESULTS) -> dict[str, float]:
-    """Return each method's learning rate as the search chose it whose table, such as "family_sheet_search", is in a folder.
+def searched_rates(search: str, keys: Collection[str], candidates: Sequence[float], folder: Path = RESULTS) -> dict[str, float]:
+    """Return each method's learning rate as a search chose it among the candidates.
+
+    Args:
+        search: the table's name, such as "family_sheet_search".
+        keys: the methods.
+        candidates: the rates that each of them tried.
+        folder: where the table is.
 
     Raises:
         FileNotFoundError: when the search has not been made; the message says how it is.
+        ValueError: when it has not come to its end; the message says with which method it goes on.
     """
     path = folder / f"{search}.parquet"
+    made = f"`python -m opsd_lab study --name {search.replace('_', '-')} --seeds 100 --out {path}`"
     if not path.exists():
-        made = f"python -m opsd_lab study --name {search.replace('_', '-')} --out {path}"
-        raise FileNotFoundError(f"the learning rates come from a search that is not there yet; make it with `{made}`")
-    found = choose(pd.read_parquet(path))
+        raise FileNotFoundError(f"the learning rates come from a search that is not there yet; make it with {made}")
+    table = pd.read_parquet(path)
+    tried = table.groupby("method")["learning_rate"].apply(set).to_dict()
+    if lacking := [key for key in keys if not tried.get(key, set()).issuperset(candidates)]:
+        raise ValueError(f"{path} is a search that has not ended: {lacking[0]} has not tried all rates; go on with {made}")
+    found = choose(table)
     return dict(zip(found["method"], found["learning_rate"], strict=True))
 
 
@@ -161,9 +172,9 @@ def tuned_family(task: str) -> Study:
     """Return `family_study` at the learning rates that `family_search` found on the task.
 
     Raises:
-        FileNotFoundError: as `searched_rates` does.
+        FileNotFoundError, ValueError: as `searched_rates` does.
     """
-    return family_study(task, searched_rates(f"family_{task}_search"))
+    return family_study(task, searched_rates(f"family_{task}_search", family_recipes(), RATES))
 
 
 TEACHERS: dict[str, Callable] = {
@@ -208,9 +219,9 @@ def tuned_smollm2() -> Study:
     """Return `family_smollm2` at the learning rates that `family_smollm2_search` found.
 
     Raises:
-        FileNotFoundError: as `searched_rates` does.
+        FileNotFoundError, ValueError: as `searched_rates` does.
     """
-    return family_smollm2(searched_rates("family_smollm2_search"))
+    return family_smollm2(searched_rates("family_smollm2_search", SMOLLM2, SMOLLM2_RATES))
 
 
 def family_smollm2_search() -> Study:

@@ -17,7 +17,7 @@ from opsd_lab.contexts.peers import FailedPeer, FirstOf, MixedPeers, ShortestPee
 from opsd_lab.contexts.views import OtherProblem, PartialSolution
 from opsd_lab.divergences import Renyi, Side, SkewedKL, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import MajorityReward
-from opsd_lab.experiments.family import family_recipes, family_search, family_study, searched_rates
+from opsd_lab.experiments.family import RATES, family_recipes, family_search, family_study, searched_rates
 from opsd_lab.experiments.family_pieces import collapses, marginal_effects, pieces_of
 from opsd_lab.grading import Grader
 from opsd_lab.methods import METHODS
@@ -493,8 +493,8 @@ def test_what_a_model_wrote_and_no_prompt_can_hold_is_not_shown_and_does_not_end
 
 
 def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make it with `python -m opsd_lab study --name family-sheet-search --out"):
-        searched_rates("family_sheet_search", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"make it with `python.*study --name family-sheet-search --seeds 100 --out"):
+        searched_rates("family_sheet_search", ["tip"], RATES, tmp_path)
     study = family_search("sheet", keys=["tip"])
     rows = [
         {"arm": arm, "method": study.methods[arm], "learning_rate": recipe.training["learning_rate"], "accuracy": accuracy}
@@ -502,7 +502,11 @@ def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_i
     ]
     table = pd.DataFrame(rows).assign(seed=100, step=50, split="validation", error="")
     table.to_parquet(tmp_path / "family_sheet_search.parquet")
-    assert searched_rates("family_sheet_search", tmp_path) == {"tip": 2e-4}
+    assert searched_rates("family_sheet_search", ["tip"], RATES, tmp_path) == {"tip": 2e-4}
+    for keys, part in ((["tip"], table[:2]), (["tip", "opsd"], table)):
+        part.to_parquet(tmp_path / "family_sheet_search.parquet")
+        with pytest.raises(ValueError, match=f"a search that has not ended: {keys[-1]} has not tried all rates; go on with `python"):
+            searched_rates("family_sheet_search", keys, RATES, tmp_path)
 
 
 def test_the_bandit_is_not_paid_for_what_a_new_share_does_to_the_loss():
