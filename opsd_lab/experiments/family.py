@@ -34,11 +34,17 @@ from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
 TASKS = ("sheet", "chain")
-RATE, RATES = 2e-4, (5e-5, 2e-4, 8e-4)
-OPERATIONS = (0.875e12,)  # what OPSD takes for `STEPS` steps
-STEPS = 50
-HORIZONS = {"atesd_scheduled": {"steps": STEPS}, "ogls_sd": {"steps": STEPS}, "paced": {"half": STEPS // 2}}
-"""What is known beforehand of how long training goes on, for the methods that change by it."""
+RATE, RATES = 5e-5, (1.25e-5, 5e-5, 2e-4)
+PER_STEP = 0.0175e12  # operations of a step of OPSD
+STEPS = (50, 100)  # of OPSD: arms are evaluated after as many operations
+SEARCHED = (50,)
+
+
+def horizons(steps: int) -> dict[str, dict[str, int]]:
+    """Return what is known beforehand of how long training goes on, in steps of OPSD, for the methods that change by it."""
+    return {"atesd_scheduled": {"steps": steps}, "ogls_sd": {"steps": steps}, "paced": {"half": steps // 2}}
+
+
 TRACE = ("loss", "student_entropy", "teacher_entropy", "gap", "completion_length", "truncated", "grad_norm")
 
 
@@ -95,17 +101,28 @@ BASELINES = {"grpo": Recipe(GRPO(), n=8)}
 """What the family is compared with beside itself: the outcome alone."""
 
 
-def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
-    """Return the recipes in the sandbox's words, by their keys, the baselines among them; all of them where no `keys` are given."""
-    made = {**BASELINES, **{key: entry.make(**HORIZONS.get(key, {})) for key, entry in METHODS.items()}}
+def family_recipes(keys: Sequence[str] | None = None, steps: int = STEPS[-1]) -> dict[str, Recipe]:
+    """Return the recipes in the sandbox's words, by their keys, the baselines among them; all of them where no `keys` are given.
+
+    Training goes on for as long as `steps` of OPSD take.
+    """
+    known = horizons(steps)
+    made = {**BASELINES, **{key: entry.make(**known.get(key, {})) for key, entry in METHODS.items()}}
     return {key: in_sandbox_words(made[key]) for key in keys or made}
 
 
-def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None) -> Study:
+def family_study(
+    task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None, steps: Sequence[int] = STEPS
+) -> Study:
     """Return the study of the family on a task of the sandbox, "sheet" or "chain": all methods with the same operations.
 
-    `rates` are the methods' learning rates, by their keys; those that it leaves out have `RATE`. `keys` choose methods. Forgetting
-    is measured on the other task.
+    Forgetting is measured on the other task.
+
+    Args:
+        task: the task.
+        rates: the methods' learning rates, by their keys; those that it leaves out have `RATE`.
+        keys: the methods; left out, all.
+        steps: arms are evaluated after as many operations as these steps of OPSD take.
 
     Raises:
         ValueError: for another task.
@@ -113,7 +130,7 @@ def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequenc
     if task not in TASKS:
         raise ValueError(f"the family is compared on {' and '.join(TASKS)}, not on {task!r}")
     found = {}
-    for key, recipe in family_recipes(keys).items():
+    for key, recipe in family_recipes(keys, steps[-1]).items():
         found[key] = replace(recipe, training={"learning_rate": (rates or {}).get(key, RATE), **recipe.training})
     others = {name: worksheets(name, "test", 128) for name in TASKS if name != task}
     return Study(
@@ -127,8 +144,8 @@ def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequenc
         evaluation=SamplingParams(64, temperature=1.0, n=4),
         params=TrainingParams(token_budget=8192),
         rollouts=32,
-        checkpoints=(400,),
-        operations=OPERATIONS,
+        checkpoints=(8 * steps[-1],),
+        operations=tuple(PER_STEP * count for count in steps),
         trace=TRACE,
     )
 
@@ -136,10 +153,10 @@ def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequenc
 def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
     """Return the search over learning rates on a task: the same candidates, operations and seeds for every method.
 
-    It is judged on validation problems, at the operations at which `family_study` ends. `keys` choose methods.
+    It is judged on validation problems, at the operations of the first evaluation of `family_study`. `keys` choose methods.
     """
-    study, splits = family_study(task, keys=keys), {"validation": worksheets(task, "validation", 256)}
-    search = replace(study, name=f"family {task} search", splits=splits, during=("validation",), operations=OPERATIONS)
+    study, splits = family_study(task, keys=keys, steps=SEARCHED), {"validation": worksheets(task, "validation", 256)}
+    search = replace(study, name=f"family {task} search", splits=splits, during=("validation",))
     return replace(search, **every_rate(search.arms, RATES))
 
 
