@@ -63,6 +63,10 @@ def test_a_model_folds_inside_the_block_alone_and_one_with_another_attention_nev
         assert model.config._attn_implementation == FOLDED
         raise KeyboardInterrupt
     assert model.config._attn_implementation == "sdpa"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(model), "_supports_attention_backend", False)
+        with folding_attention(model):
+            assert model.config._attn_implementation == "sdpa"
     model.set_attn_implementation("eager")
     with folding_attention(model):
         assert model.config._attn_implementation == "eager"

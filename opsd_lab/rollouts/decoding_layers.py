@@ -85,9 +85,12 @@ AttentionMaskInterface.register(FOLDED, sdpa_mask)
 
 @contextmanager
 def folding_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model that uses PyTorch's attention use `folded_attention` inside the block."""
+    """Let a model that uses PyTorch's attention use `folded_attention` inside the block.
+
+    A model that does not ask transformers which function to attend with, such as Falcon, stays as it is.
+    """
     config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa":
+    if config._attn_implementation != "sdpa" or not model._supports_attention_backend:
         yield
         return
     try:
