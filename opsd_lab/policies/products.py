@@ -19,7 +19,7 @@ from opsd_lab.basics.files import write_whole
 from opsd_lab.policies.gguf_files import cache_root
 
 LEAST = 2**18  # entries of a matrix: for smaller ones no form is worth a measurement
-MOST = 256  # rows: with more, all forms are about as fast
+MOST = 256  # rows: with more, the forms come closer to each other
 CHUNK = 2**13  # columns that are multiplied at a time where the result has a place already, so that they stay in the cache
 ROUNDS = 5
 
