@@ -6,11 +6,9 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from opsd_lab.figures.parts import INK, finish
+from opsd_lab.figures.parts import finish, heatmap
 from opsd_lab.figures.training import plain
 from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, counted, number
-
-COLOURS = [[0.0, "#D55E00"], [0.5, "#ffffff"], [1.0, "#0072B2"]]
 
 
 def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do to a token, by where it stands") -> go.Figure:
@@ -30,7 +28,7 @@ def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do 
     text = [[_cell(*cell) for cell in zip(*line, strict=True)] for line in zip(mean, sure, strict=True)]
     numbers = np.stack([mean, low, high], -1)
     hover = [["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in numbers]
-    figure = _heatmap(mean, methods, places, limit, text, hover)
+    figure = heatmap(mean, [plain(name) for name in methods], places, limit, text, hover)
     note = f"1 is the size of the method's average push. Grey: the interval holds 0. {INTERVALS}; {counted(frame)}"
     return finish(figure, title, note, 21 * len(methods), above=24)
 
@@ -54,30 +52,10 @@ def draw_likeness(matrix: pd.DataFrame, *, title: str = "How alike two methods' 
     names = [known.index[i] for i in order] + [name for name in matrix if name not in known]
     values = matrix.loc[names, names].to_numpy()
     hover = [[number(value, 2) for value in line] for line in values]
-    figure = _heatmap(values, names, names, 1.0, None, hover)
+    shown = [plain(name) for name in names]
+    figure = heatmap(values, shown, shown, 1.0, None, hover)
     figure.update_xaxes(side="bottom", tickangle=-60)
     return finish(figure, title, "Spearman's correlation over tokens: blue 1, white 0, orange −1", 17 * len(names) + 140)
-
-
-def _heatmap(
-    values: np.ndarray, rows: list[str], columns: list[str], limit: float, text: list[list[str]] | None, hover: list[list[str]]
-) -> go.Figure:
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=[[None if np.isnan(value) else value for value in line] for line in values.tolist()],
-        x=[plain(name) for name in columns],
-        y=[plain(name) for name in rows],
-        zmin=-limit,
-        zmax=limit,
-        colorscale=COLOURS,
-        customdata=hover,
-        hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
-        showscale=False,
-        **({} if text is None else {"text": text, "texttemplate": "%{text}", "textfont": {"color": INK, "size": 12}}),
-    )
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", dtick=1)
-    figure.update_xaxes(side="top", showgrid=False, ticks="", dtick=1)
-    return figure
 
 
 def _cell(mean: float, sure: bool) -> str:

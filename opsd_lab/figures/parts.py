@@ -192,6 +192,42 @@ def name_rows(figure: go.Figure, labels: Sequence[str]) -> int:
     return len(labels) * max(44, LINE * lines + 14)
 
 
+def heatmap(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    limit: float,
+    text: list[list[str]] | None,
+    hover: list[list[str]],
+) -> go.Figure:
+    """Return a figure of numbers in rows and columns: blue above 0, white at 0, orange below, and blank where there is none.
+
+    Args:
+        values: [rows, columns].
+        rows: their names, the first on top; markup.
+        columns: theirs.
+        limit: where the colours end.
+        text: what stands in each cell, as markup; None for nothing.
+        hover: what is said of a cell under the pointer.
+    """
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=[[None if np.isnan(value) else value for value in line] for line in values.tolist()],
+        x=list(columns),
+        y=list(rows),
+        zmin=-limit,
+        zmax=limit,
+        colorscale=[[0.0, "#D55E00"], [0.5, "#ffffff"], [1.0, "#0072B2"]],
+        customdata=hover,
+        hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
+        showscale=False,
+        **({} if text is None else {"text": text, "texttemplate": "%{text}", "textfont": {"color": INK, "size": 13}}),
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", dtick=1)
+    figure.update_xaxes(side="top", showgrid=False, ticks="", dtick=1)
+    return figure
+
+
 def mark_zero(figure: go.Figure, axis: str, **where: int) -> None:
     """Let an axis, "x" or "y", begin at zero or enclose it, and draw a line there."""
     getattr(figure, f"update_{axis}axes")(rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5, **where)

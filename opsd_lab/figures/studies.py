@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from opsd_lab.figures.parts import INK, add_dots, add_line, finish, marker, name_rows
+from opsd_lab.figures.parts import add_dots, add_line, finish, heatmap, marker, name_rows
 from opsd_lab.figures.training import plain
 from opsd_lab.figures.words import GREY, check_frame, count, groups_of, number, wrapped
 from opsd_lab.studies.results import Cost
@@ -104,25 +104,11 @@ def draw_changes(frame: pd.DataFrame, *, title: str = "What changed") -> go.Figu
     values = frame.pivot(index="arm", columns="split", values="mean").loc[arms, splits]
     halves = frame.assign(half=frame["high"] - frame["mean"]).pivot(index="arm", columns="split", values="half")
     halves = halves.loc[arms, splits].to_numpy()
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=values.to_numpy().tolist(),
-        x=[plain(split) for split in splits],
-        y=[wrapped(arm, 40) for arm in arms],
-        zmin=-1,
-        zmax=1,
-        colorscale=[[0.0, "#D55E00"], [0.5, "#ffffff"], [1.0, "#0072B2"]],
-        text=[
-            [_signed(value) + ("" if np.isnan(half) else f" ± {number(half, 2)}") for value, half in zip(*line, strict=True)]
-            for line in zip(values.to_numpy(), halves, strict=True)
-        ],
-        texttemplate="%{text}",
-        textfont={"color": INK, "size": 13},
-        hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
-        showscale=False,
-    )
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
-    figure.update_xaxes(side="top", showgrid=False, ticks="")
+    text = [
+        [_signed(value) + ("" if np.isnan(half) else f" ± {number(half, 2)}") for value, half in zip(*line, strict=True)]
+        for line in zip(values.to_numpy(), halves, strict=True)
+    ]
+    figure = heatmap(values.to_numpy(), [wrapped(arm, 40) for arm in arms], [plain(split) for split in splits], 1.0, text, text)
     seeds = count(int(frame["n"].max()), "seeds", int(frame["n"].min()))
     note = f"accuracy minus the {frame['baseline'].iloc[0]}'s; {seeds}, ± half of the 95 % t interval over them"
     return finish(figure, title, note, 34 * len(arms), above=24)
