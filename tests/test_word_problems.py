@@ -178,7 +178,7 @@ def test_builtin_problems_equal_the_committed_file(name, split):
 
 def test_the_command_writes_the_committed_files_byte_for_byte(tmp_path):
     command = [sys.executable, "-m", "opsd_lab.problems.word_problems", "--out", str(tmp_path / "new"), "--seed", "0"]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)
     written = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     assert written == {path.name: path.read_bytes() for path in DATA.iterdir()}
     assert set(written) == {f"{name}_{split}.jsonl" for name, split in CASES}

@@ -16,7 +16,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "clip-sandbox": clip_study.clip_sandbox,
     "clip-smollm2": clip_study.clip_smollm2,
     **{f"family-{task}": partial(family.tuned_family, task) for task in family.TASKS},
-    **{f"family-{task}-search": partial(family.family_search, task) for task in family.TASKS},
+    "family-search": family.family_search,
     **{f"teachers-{task}": partial(family.teachers_study, task) for task in family.TASKS},
     "family-smollm2": family.tuned_smollm2,
     "family-smollm2-search": family.family_smollm2_search,

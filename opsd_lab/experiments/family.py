@@ -34,10 +34,10 @@ from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
 TASKS = ("sheet", "chain")
-RATE, RATES = 5e-5, (1.25e-5, 5e-5, 2e-4)
-PER_STEP = 0.0175e12  # operations of a step of OPSD
-STEPS = (50, 100)  # of OPSD: arms are evaluated after as many operations
-SEARCHED = (50,)
+RATE, RATES = 2e-4, (5e-5, 2e-4)
+SEARCHED = "sheet"  # the task on which the rates are searched, for both
+ROLLOUTS = 16  # a step
+STEPS, OPERATIONS = 200, 1.75e12  # arms are evaluated after as many operations, those of so many steps of OPSD
 
 
 def horizons(steps: int) -> dict[str, dict[str, int]]:
@@ -101,19 +101,14 @@ BASELINES = {"grpo": Recipe(GRPO(), n=8)}
 """What the family is compared with beside itself: the outcome alone."""
 
 
-def family_recipes(keys: Sequence[str] | None = None, steps: int = STEPS[-1]) -> dict[str, Recipe]:
-    """Return the recipes in the sandbox's words, by their keys, the baselines among them; all of them where no `keys` are given.
-
-    Training goes on for as long as `steps` of OPSD take.
-    """
-    known = horizons(steps)
+def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
+    """Return the recipes in the sandbox's words, by their keys, the baselines among them; all of them where no `keys` are given."""
+    known = horizons(STEPS)
     made = {**BASELINES, **{key: entry.make(**known.get(key, {})) for key, entry in METHODS.items()}}
     return {key: in_sandbox_words(made[key]) for key in keys or made}
 
 
-def family_study(
-    task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None, steps: Sequence[int] = STEPS
-) -> Study:
+def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None) -> Study:
     """Return the study of the family on a task of the sandbox, "sheet" or "chain": all methods with the same operations.
 
     Forgetting is measured on the other task.
@@ -122,7 +117,6 @@ def family_study(
         task: the task.
         rates: the methods' learning rates, by their keys; those that it leaves out have `RATE`.
         keys: the methods; left out, all.
-        steps: arms are evaluated after as many operations as these steps of OPSD take.
 
     Raises:
         ValueError: for another task.
@@ -130,7 +124,7 @@ def family_study(
     if task not in TASKS:
         raise ValueError(f"the family is compared on {' and '.join(TASKS)}, not on {task!r}")
     found = {}
-    for key, recipe in family_recipes(keys, steps[-1]).items():
+    for key, recipe in family_recipes(keys).items():
         found[key] = replace(recipe, training={"learning_rate": (rates or {}).get(key, RATE), **recipe.training})
     others = {name: worksheets(name, "test", 128) for name in TASKS if name != task}
     return Study(
@@ -143,20 +137,22 @@ def family_study(
         sampling=SamplingParams(64, temperature=1.0),
         evaluation=SamplingParams(64, temperature=1.0, n=4),
         params=TrainingParams(token_budget=8192),
-        rollouts=32,
-        checkpoints=(8 * steps[-1],),
-        operations=tuple(PER_STEP * count for count in steps),
+        rollouts=ROLLOUTS,
+        checkpoints=(8 * STEPS,),
+        operations=(OPERATIONS,),
         trace=TRACE,
     )
 
 
-def family_search(task: str, keys: Sequence[str] | None = None) -> Study:
-    """Return the search over learning rates on a task: the same candidates, operations and seeds for every method.
+def family_search(keys: Sequence[str] | None = None) -> Study:
+    """Return the search over learning rates, on worksheets: the same candidates, operations and seeds for every method.
 
-    It is judged on validation problems, at the operations of the first evaluation of `family_study`. `keys` choose methods.
+    It is judged on validation problems, after as many operations as `family_study`'s arms have. Both tasks take the rates that it
+    finds. `keys` choose methods.
     """
-    study, splits = family_study(task, keys=keys, steps=SEARCHED), {"validation": worksheets(task, "validation", 256)}
-    search = replace(study, name=f"family {task} search", splits=splits, during=("validation",))
+    study = family_study(SEARCHED, keys=keys)
+    splits = {"validation": worksheets(SEARCHED, "validation", 256)}
+    search = replace(study, name="family search", splits=splits, during=("validation",))
     return replace(search, **every_rate(search.arms, RATES))
 
 
@@ -164,7 +160,7 @@ def searched_rates(search: str, keys: Collection[str], candidates: Sequence[floa
     """Return each method's learning rate as a search chose it among the candidates.
 
     Args:
-        search: the table's name, such as "family_sheet_search".
+        search: the table's name, such as "family_search".
         keys: the methods.
         candidates: the rates that each of them tried.
         folder: where the table is.
@@ -186,12 +182,12 @@ def searched_rates(search: str, keys: Collection[str], candidates: Sequence[floa
 
 
 def tuned_family(task: str) -> Study:
-    """Return `family_study` at the learning rates that `family_search` found on the task.
+    """Return `family_study` at the learning rates that `family_search` found.
 
     Raises:
         FileNotFoundError, ValueError: as `searched_rates` does.
     """
-    return family_study(task, searched_rates(f"family_{task}_search", family_recipes(), RATES))
+    return family_study(task, searched_rates("family_search", family_recipes(), RATES))
 
 
 TEACHERS: dict[str, Callable] = {

@@ -1,4 +1,4 @@
-"""What the family's tables say, in sentences that are computed from them."""
+"""What the family's tables say: the methods beside the initial policy and OPSD, and sentences that are computed from them."""
 
 from collections.abc import Mapping
 from math import atanh, sqrt, tanh
@@ -7,45 +7,81 @@ import pandas as pd
 from scipy.stats import norm, spearmanr
 
 from opsd_lab.experiments.family_pieces import collapses
+from opsd_lab.figures.family import BETTER, FAILED, NEITHER, WORSE
 from opsd_lab.figures.words import number
 from opsd_lab.methods import METHODS
-from opsd_lab.studies.results import arm_table
+from opsd_lab.studies.results import arm_table, changes, final_rows
 
 BASE, OPSD = "base", "opsd"
+LEVEL = 0.05  # of p after Holm's correction
+
+
+def compare_methods(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return each method on each task: what it gained, how it stands beside OPSD, and what it cost.
+
+    One row per task and method, in the tables' order. `mean`, `low` and `high` are those of the accuracy minus the initial policy's,
+    over seeds and problems (`paired_crossed`), `accuracy` is the mean over seeds. `minus_opsd` is the accuracy minus OPSD's and `p`
+    its p-value after Holm's correction over the task's methods; `verdict` says "better than OPSD" or "worse than OPSD" where p is
+    below .05, and "failed" of a method without a finished cell. `forgot` is what was lost on the task that was not trained on. Then
+    the learning rate, the steps and the operations, over seeds. `tables` are those of the studies, by task.
+
+    Raises:
+        ValueError: when a table lacks the initial policy or OPSD.
+    """
+    return pd.concat([_of_task(task, tables[task], list(tables)) for task in tables], ignore_index=True)
+
+
+def _of_task(task: str, table: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
+    keys = [arm for arm in table["arm"].unique() if arm != BASE]
+    over_base, over_opsd = (arm_table(table, baseline).set_index("arm").reindex(keys) for baseline in (BASE, OPSD))
+    found = pd.DataFrame({"task": task, "method": [name_of_method(key) for key in keys]}, index=pd.Index(keys, name="arm"))
+    found[["mean", "low", "high"]] = over_base[["difference", "difference_low", "difference_high"]]
+    last = final_rows(table)
+    found[["n", "unit"]] = int(last["n"].max()), "problems"
+    found[["seeds", "accuracy"]] = over_base[["n", "mean"]]
+    found[["minus_opsd", "p"]] = over_opsd[["difference", "p"]]
+    found["verdict"] = [_verdict(row) for row in found.itertuples()]
+    other = [name for name in tasks if name != task and (table["split"] == name).any()]
+    if other:
+        trained = [key for key in keys if found.loc[key, "verdict"] != FAILED]
+        found["forgot"] = -changes(table, trained, other[:1]).set_index("arm")["mean"]
+    return found.join(last.groupby("arm")[["learning_rate", "step", "flops"]].mean()).reset_index()
+
+
+def _verdict(row: object) -> str:
+    if row.mean != row.mean:
+        return FAILED
+    return NEITHER if not row.p < LEVEL else BETTER if row.minus_opsd > 0 else WORSE
 
 
 def family_findings(tables: Mapping[str, pd.DataFrame], best: int = 3) -> list[str]:
     """Return what the studies of the family say on each task, and how far the tasks agree; `tables` are theirs by task.
 
     Compared are the accuracies at the last evaluation. "Above" means an interval of the difference, over seeds and problems, that
-    lies above zero; for the comparisons with OPSD the p-value after Holm's correction is below .05 as well. The `best` are named.
+    lies above zero; the comparisons with OPSD are those of `compare_methods`. The `best` are named.
 
     Raises:
         ValueError: when a table lacks the initial policy or OPSD.
     """
-    told, means = [], {}
-    for task, table in tables.items():
-        over_base = arm_table(table, BASE).set_index("arm").drop(index=BASE)
-        over_opsd = arm_table(table, OPSD).set_index("arm").drop(index=[OPSD, BASE])
-        means[task] = over_base["mean"]
-        above, below = (over_base["difference_low"] > 0).sum(), (over_base["difference_high"] < 0).sum()
-        fallen = collapses(table)
+    told, compared = [], compare_methods(tables)
+    for task, rows in compared.groupby("task", sort=False):
+        fallen = collapses(tables[task])
         gone = fallen["arm"].nunique() if len(fallen) else 0
-        start, top = arm_table(table, BASE).set_index("arm").loc[BASE, "mean"], over_base.nlargest(best, "mean")
+        start = (rows["accuracy"] - rows["mean"]).iloc[0]
         told.append(
-            f"{task}: of {len(over_base)} methods {above} end above the initial policy ({number(start, 2)}), {below} below it, and "
-            f"{gone} collapse with a seed or more."
+            f"{task}: of {len(rows)} methods {(rows['low'] > 0).sum()} end above the initial policy ({number(start, 2)}), "
+            f"{(rows['high'] < 0).sum()} below it, and {gone} collapse with a seed or more."
         )
-        told.append(f"{task}: the highest are {_listed([_with_interval(row) for row in top.itertuples()])}.")
-        sure = over_opsd["p"] < 0.05
-        better, worse = over_opsd[sure & (over_opsd["difference_low"] > 0)], over_opsd[sure & (over_opsd["difference_high"] < 0)]
-        names = f" ({_listed([name_of_method(key) for key in better.index])})" if 0 < len(better) <= 2 * best else ""
+        top = rows.nlargest(best, "mean")
+        told.append(f"{task}: the largest gains are those of {_listed([_with_interval(row) for row in top.itertuples()])}.")
+        better, worse = (rows.loc[rows["verdict"] == verdict, "method"].tolist() for verdict in (BETTER, WORSE))
+        names = f" ({_listed(better)})" if 0 < len(better) <= 2 * best else ""
         told.append(
             f"{task}: {len(better)} methods are better than OPSD{names} and {len(worse)} are worse, with p below .05 after Holm's "
             "correction."
         )
-    if len(means) == 2:
-        both = pd.concat(means, axis=1).dropna()
+    if compared["task"].nunique() == 2:
+        both = compared.pivot(index="arm", columns="task", values="accuracy").dropna()
         told.append(f"Over {len(both)} methods the rank correlation of the two tasks' accuracies is {_rank_correlation(both)}.")
     return told
 
@@ -56,11 +92,11 @@ def name_of_method(key: str) -> str:
 
 
 def _with_interval(row: object) -> str:
-    return f"{name_of_method(row.Index)} at {number(row.mean, 2)} [{number(row.low, 2)}, {number(row.high, 2)}]"
+    return f"{row.method}, {number(row.mean, 2)} [{number(row.low, 2)}, {number(row.high, 2)}]"
 
 
 def _listed(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    return " and ".join(filter(None, ["; ".join(words[:-1]), *words[-1:]]))
 
 
 def _rank_correlation(both: pd.DataFrame) -> str:

@@ -4,11 +4,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage
+from plotly.subplots import make_subplots
 from scipy.spatial.distance import squareform
 
-from opsd_lab.figures.parts import finish, heatmap
+from opsd_lab.figures.parts import add_dots, finish, heatmap, mark_zero, marker, name_rows
 from opsd_lab.figures.training import plain
-from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, counted, number
+from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, count, counted, number
+
+BETTER, WORSE, NEITHER, FAILED = "better than OPSD", "worse than OPSD", "neither", "failed"
+MARKS = {BETTER: marker(0, 9), WORSE: marker(1, 9), NEITHER: marker(0, 7) | {"color": GREY}, FAILED: marker(5, 7)}
+"""How a method stands beside OPSD, and how that is drawn."""
 
 
 def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do to a token, by where it stands") -> go.Figure:
@@ -62,3 +67,36 @@ def _cell(mean: float, sure: bool) -> str:
     if np.isnan(mean):
         return ""
     return number(mean, 2) if sure else f'<span style="color:{GREY}">{number(mean, 2)}</span>'
+
+
+def draw_methods(frame: pd.DataFrame, *, title: str = "What each method gained") -> go.Figure:
+    """Draw what each method gained over the initial policy, a panel for each task; methods by their mean gain, the best on top.
+
+    `frame` has the columns of `compare_methods`. The verdict beside OPSD is the mark; a dotted line stands at OPSD's own gain.
+
+    Raises:
+        ValueError: when a column is missing, or a task has two rows of a method.
+    """
+    check_frame("draw_methods", frame, ["task", "method"], ["arm", "verdict", "seeds"])
+    tasks, order = frame["task"].unique().tolist(), frame.groupby("method", sort=False)["mean"].mean().sort_values(ascending=False)
+    place = {name: at for at, name in enumerate(order.index)}
+    figure = make_subplots(1, len(tasks), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[plain(t) for t in tasks])
+    for col, task in enumerate(tasks, 1):
+        rows, first = frame[frame["task"] == task], col == 1
+        for verdict in (verdict for verdict in MARKS if (frame["verdict"] == verdict).any()):
+            chosen = rows[rows["verdict"] == verdict]
+            names, heights = [plain(name) for name in chosen["method"]], [place[name] for name in chosen["method"]]
+            add_dots(figure, chosen, heights, style=MARKS[verdict], names=names, name=verdict, legend=first, col=col)
+        own = rows.loc[rows["arm"] == "opsd", "mean"].tolist()
+        for value in own:
+            figure.add_vline(x=value, line_dash="dot", line_color=GREY, col=col)
+    name_rows(figure, [plain(name) for name in place])
+    mark_zero(figure, "x")
+    figure.update_xaxes(tickformat="+.0%")
+    seeds = count(int(frame["seeds"].max()), "seeds", int(frame["seeds"].min()))
+    note = (
+        f"Accuracy minus the initial policy's, with 95 % intervals over seeds and problems; {seeds}, {counted(frame)}. "
+        "Dotted: OPSD. Better and worse: p below .05 after Holm's correction"
+    )
+    figure = finish(figure, title, note, 21 * len(place), above=24)
+    return figure.update_layout(legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "top", "yref": "paper"})

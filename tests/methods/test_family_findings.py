@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from opsd_lab.experiments.family_findings import family_findings
+from opsd_lab.experiments.family_findings import compare_methods, family_findings
 from tests.test_results import results, table
 
 ARMS = {"base": 0.3, "opsd": 0.5, "rlsd": 0.52, "tip": 0.9, "srpo": 0.02, "grpo": 0.3}
@@ -24,11 +24,26 @@ def test_the_sentences_say_what_the_tables_hold():
     told = family_findings({"sheet": sheet, "chain": chain}, best=2)
     means = [t.groupby("arm")["accuracy"].mean() for t in (sheet, chain)]
     assert told[0].startswith("sheet: of 5 methods 3 end above the initial policy (0.") and "1 below it, and 1 collapse" in told[0]
-    assert told[1].startswith(f"sheet: the highest are TIP at {means[0]['tip']:.2f} [") and " and RLSD at " in told[1]
+    gains = [mean - mean["base"] for mean in means]
+    assert told[1].startswith(f"sheet: the largest gains are those of TIP, {gains[0]['tip']:.2f} [") and " and RLSD, " in told[1]
     assert told[2].startswith("sheet: 1 methods are better than OPSD (TIP) and 2 are worse")
     assert told[5].startswith("chain: 0 methods are better than OPSD and ")
     both = pd.concat(means, axis=1).drop(index="base")
     assert f"Over 5 methods the rank correlation of the two tasks' accuracies is {spearmanr(both).statistic:.2f} [" in told[6]
+
+
+def test_methods_are_compared_with_the_initial_policy_and_with_opsd_and_those_that_failed_are_named():
+    whole = made(ARMS, 0)
+    lost = whole[(whole["arm"] != "npo") & (whole["seed"] < 3)].copy()
+    failed = pd.concat([whole[whole["arm"] == "tip"].assign(arm="npo", error="no rollout is right", split=""), lost])
+    found = compare_methods({"sheet": failed}).set_index("arm")
+    assert found.loc["npo", "verdict"] == "failed" and np.isnan(found.loc["npo", "mean"])
+    assert found.loc["tip", "verdict"] == "better than OPSD" and found.loc["srpo", "verdict"] == "worse than OPSD"
+    assert found.loc["opsd", "verdict"] == "neither" and found.loc["rlsd", "verdict"] == "neither"
+    means = whole.groupby("arm")["accuracy"].mean()
+    assert found.loc["tip", "mean"] == pytest.approx(means["tip"] - means["base"])
+    assert found.loc["tip", "minus_opsd"] == pytest.approx(means["tip"] - means["opsd"])
+    assert found["step"].drop("npo").eq(50).all()
 
 
 def test_a_table_without_opsd_is_refused():
