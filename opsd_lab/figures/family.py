@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from scipy.cluster.hierarchy import leaves_list, linkage
 from plotly.subplots import make_subplots
+from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from opsd_lab.figures.parts import add_dots, finish, heatmap, mark_zero, marker, name_rows
