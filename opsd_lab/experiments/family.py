@@ -153,7 +153,8 @@ def family_search(keys: Sequence[str] | None = None) -> Study:
     study = family_study(SEARCHED, keys=keys)
     splits = {"validation": worksheets(SEARCHED, "validation", 256)}
     search = replace(study, name="family search", splits=splits, during=("validation",))
-    return replace(search, **every_rate(search.arms, RATES))
+    found = every_rate(search.arms, RATES)
+    return replace(search, arms={"base": None, **found["arms"]}, methods=found["methods"])
 
 
 def searched_rates(search: str, keys: Collection[str], candidates: Sequence[float], folder: Path = RESULTS) -> dict[str, float]:

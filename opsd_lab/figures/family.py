@@ -1,4 +1,6 @@
-"""Plotly figures of the methods of the family: what each would teach where, and how alike they are."""
+"""Plotly figures of the family: what each method would teach where, how alike they are, what training gained, and by which pieces."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,11 @@ from opsd_lab.figures.training import plain
 from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, count, counted, number
 
 BETTER, WORSE, NEITHER, FAILED = "better than OPSD", "worse than OPSD", "neither", "failed"
-MARKS = {BETTER: marker(0, 9), WORSE: marker(1, 9), NEITHER: marker(0, 7) | {"color": GREY}, FAILED: marker(5, 7)}
+ABOVE, BELOW = "above 0", "below 0"
+UP, DOWN, PLAIN = marker(0, 9), marker(1, 9), marker(0, 7) | {"color": GREY}
+MARKS = {BETTER: UP, WORSE: DOWN, NEITHER: PLAIN, FAILED: PLAIN}
 """How a method stands beside OPSD, and how that is drawn."""
+SIGNS = {ABOVE: UP, BELOW: DOWN, NEITHER: PLAIN}
 
 
 def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do to a token, by where it stands") -> go.Figure:
@@ -78,25 +83,53 @@ def draw_methods(frame: pd.DataFrame, *, title: str = "What each method gained")
         ValueError: when a column is missing, or a task has two rows of a method.
     """
     check_frame("draw_methods", frame, ["task", "method"], ["arm", "verdict", "seeds"])
-    tasks, order = frame["task"].unique().tolist(), frame.groupby("method", sort=False)["mean"].mean().sort_values(ascending=False)
-    place = {name: at for at, name in enumerate(order.index)}
-    figure = make_subplots(1, len(tasks), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[plain(t) for t in tasks])
-    for col, task in enumerate(tasks, 1):
-        rows, first = frame[frame["task"] == task], col == 1
-        for verdict in (verdict for verdict in MARKS if (frame["verdict"] == verdict).any()):
-            chosen = rows[rows["verdict"] == verdict]
-            names, heights = [plain(name) for name in chosen["method"]], [place[name] for name in chosen["method"]]
-            add_dots(figure, chosen, heights, style=MARKS[verdict], names=names, name=verdict, legend=first, col=col)
-        own = rows.loc[rows["arm"] == "opsd", "mean"].tolist()
-        for value in own:
-            figure.add_vline(x=value, line_dash="dot", line_color=GREY, col=col)
-    name_rows(figure, [plain(name) for name in place])
-    mark_zero(figure, "x")
-    figure.update_xaxes(tickformat="+.0%")
+    order = frame.groupby("method", sort=False)["mean"].mean().sort_values(ascending=False).index.tolist()
+    figure = _dots(frame.rename(columns={"method": "row"}), order, MARKS)
+    for col, (_, rows) in enumerate(frame.groupby("task", sort=False), 1):
+        for gain in rows.loc[rows["arm"] == "opsd", "mean"]:
+            figure.add_vline(x=gain, line_dash="dot", line_color=GREY, col=col)
     seeds = count(int(frame["seeds"].max()), "seeds", int(frame["seeds"].min()))
     note = (
         f"Accuracy minus the initial policy's, with 95 % intervals over seeds and problems; {seeds}, {counted(frame)}. "
         "Dotted: OPSD. Better and worse: p below .05 after Holm's correction"
     )
-    figure = finish(figure, title, note, 21 * len(place), above=24)
-    return figure.update_layout(legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "top", "yref": "paper"})
+    return _under(figure, title, note, 21 * len(order))
+
+
+def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth") -> go.Figure:
+    """Draw the coefficients of the pieces, a panel for each task, a row for each value of a piece.
+
+    `frame` has the columns of `marginal_effects` and `task`.
+
+    Raises:
+        ValueError: when a column is missing, or a task has two rows of a value.
+    """
+    check_frame("draw_effects", frame, ["task", "piece", "value"])
+    rows = [piece if value == "yes" else f"{piece}: {value}" for piece, value in zip(frame["piece"], frame["value"], strict=True)]
+    sure = np.select([frame["low"] > 0, frame["high"] < 0], [ABOVE, BELOW], NEITHER)
+    figure = _dots(frame.assign(row=rows, verdict=sure), list(dict.fromkeys(rows)), SIGNS)
+    note = (
+        "A regression of accuracy over methods, with 95 % intervals. Choices count from reverse KL, the initial policy, the solution"
+    )
+    return _under(figure, title, note, 24 * len(set(rows)))
+
+
+def _dots(frame: pd.DataFrame, order: list[str], marks: Mapping[str, Mapping]) -> go.Figure:
+    """Return a panel for each `task` of the frame with a dot for each `row`, in an order; the `verdict` is the mark."""
+    tasks, place = frame["task"].unique().tolist(), {name: at for at, name in enumerate(order)}
+    figure = make_subplots(1, len(tasks), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[plain(t) for t in tasks])
+    for verdict in (verdict for verdict in marks if (frame["verdict"] == verdict).any()):
+        told = frame.loc[frame["verdict"] == verdict, "task"].iloc[0]  # the panel that brings it into the legend
+        for col, task in enumerate(tasks, 1):
+            chosen = frame[(frame["task"] == task) & (frame["verdict"] == verdict)]
+            names, heights = [plain(name) for name in chosen["row"]], [place[name] for name in chosen["row"]]
+            add_dots(figure, chosen, heights, style=marks[verdict], names=names, name=verdict, legend=task == told, col=col)
+    name_rows(figure, [plain(name) for name in order])
+    mark_zero(figure, "x")
+    return figure.update_xaxes(tickformat=".0%")
+
+
+def _under(figure: go.Figure, title: str, note: str, height: int) -> go.Figure:
+    """Finish a figure, with its legend under the panels."""
+    placed = {"x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
+    return finish(figure, title, note, height, above=24).update_layout(legend={"orientation": "h", **placed})

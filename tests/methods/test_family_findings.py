@@ -1,11 +1,14 @@
 """What is said of the family, on tables that were made up so that it is known."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
 from opsd_lab.experiments.family_findings import compare_methods, family_findings
+from opsd_lab.figures.family import draw_effects, draw_methods
 from tests.test_results import results, table
 
 ARMS = {"base": 0.3, "opsd": 0.5, "rlsd": 0.52, "tip": 0.9, "srpo": 0.02, "grpo": 0.3}
@@ -44,6 +47,34 @@ def test_methods_are_compared_with_the_initial_policy_and_with_opsd_and_those_th
     assert found.loc["tip", "mean"] == pytest.approx(means["tip"] - means["base"])
     assert found.loc["tip", "minus_opsd"] == pytest.approx(means["tip"] - means["opsd"])
     assert found["step"].drop("npo").eq(50).all()
+
+
+def test_the_figures_of_methods_and_pieces_have_a_panel_for_each_task_and_mark_what_is_sure():
+    frame = compare_methods({"sheet": made(ARMS, 0), "chain": made({**ARMS, "tip": 0.4}, 1)})
+    frame.loc[(frame["task"] == "chain") & (frame["arm"] == "rlsd"), ["mean", "low", "high", "p", "verdict"]] = [
+        *[np.nan] * 4,
+        "failed",
+    ]
+    figure = draw_methods(frame)
+    assert [re.sub("<.*?>", "", note.text) for note in figure.layout.annotations] == ["sheet", "chain", "no value"]
+    better = next(trace for trace in figure.data if trace.name == "better than OPSD")
+    assert better.x[0] == frame.set_index(["task", "arm"]).loc[("sheet", "tip"), "mean"] and better.showlegend
+    order = list(figure.layout.yaxis.ticktext)
+    assert order[better.y[0]] == "TIP" and order == list(frame.groupby("method")["mean"].mean().sort_values(ascending=False).index)
+    assert [line.x0 for line in figure.layout.shapes if line.line.dash == "dot"] == frame.loc[frame["arm"] == "opsd", "mean"].tolist()
+
+    effects = pd.DataFrame(
+        [
+            {"task": "sheet", "piece": "signal", "value": "gap", "mean": -0.1, "low": -0.2, "high": -0.05},
+            {"task": "sheet", "piece": "clip", "value": "yes", "mean": 0.1, "low": -0.1, "high": 0.3},
+            {"task": "chain", "piece": "signal", "value": "gap", "mean": 0.2, "low": 0.1, "high": 0.3},
+        ]
+    ).assign(n=5, unit="methods")
+    figure = draw_effects(effects)
+    assert list(figure.layout.yaxis.ticktext) == ["signal: gap", "clip"]
+    assert {t.name: t.x for t in figure.data if t.showlegend} == {"above 0": (0.2,), "below 0": (-0.1,), "neither": (0.1,)}
+    with pytest.raises(ValueError, match="draw_effects: several rows have"):
+        draw_effects(pd.concat([effects, effects]))
 
 
 def test_a_table_without_opsd_is_refused():

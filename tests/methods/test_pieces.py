@@ -496,9 +496,10 @@ def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_i
     with pytest.raises(FileNotFoundError, match=r"make it with `python.*study --name family-search --seeds 100 --out"):
         searched_rates("family_search", ["tip"], RATES, tmp_path)
     study = family_search(keys=["tip"])
+    assert study.arms["base"] is None
     rows = [
         {"arm": arm, "method": study.methods[arm], "learning_rate": recipe.training["learning_rate"], "accuracy": accuracy}
-        for (arm, recipe), accuracy in zip(study.arms.items(), (0.1, 0.4), strict=True)
+        for (arm, recipe), accuracy in zip(list(study.arms.items())[1:], (0.1, 0.4), strict=True)
     ]
     table = pd.DataFrame(rows).assign(seed=100, step=200, split="validation", error="")
     table.to_parquet(tmp_path / "family_search.parquet")
