@@ -108,9 +108,7 @@ def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth"
     rows = [piece if value == "yes" else f"{piece}: {value}" for piece, value in zip(frame["piece"], frame["value"], strict=True)]
     sure = np.select([frame["low"] > 0, frame["high"] < 0], [ABOVE, BELOW], NEITHER)
     figure = _dots(frame.assign(row=rows, verdict=sure), list(dict.fromkeys(rows)), SIGNS)
-    note = (
-        "A regression of accuracy over methods, with 95 % intervals. Choices count from reverse KL, the initial policy, the solution"
-    )
+    note = "Accuracy by a regression over methods, 95 % intervals. Choices count from reverse KL, the initial policy, the solution"
     return _under(figure, title, note, 24 * len(set(rows)))
 
 
