@@ -5,6 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 unexport PYTHONHOME PYTHONPATH
+# Every process of the tests imports PyTorch, and an engine's three import vLLM: without compiled modules each takes half a minute.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 VENV := .venv
