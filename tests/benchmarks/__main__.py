@@ -29,6 +29,7 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
         result |= {f"loss_memory_vs_{other}": first["memory_vs"][other] for other in ("torch", "liger", "paper")}
     if "step" in found:
         result |= {f"step_vs_trl_{name}": value["median"] for name, value in found["step"]["time_vs_trl"].items()}
+        result |= {f"step_vs_floor_{name}": value["median"] for name, value in found["step"]["time_vs_floor"].items()}
         result["step_memory_vs_trl"] = found["step"]["memory_vs_trl"]
     if "samplers" in found:
         rates = {name: value["median"] for name, value in found["samplers"].items() if "_vs_" in name}

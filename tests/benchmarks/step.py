@@ -2,7 +2,8 @@
 
 Every way samples at most 28 tokens for each of the same 16 problems at temperature 1, scores them under both contexts, and takes an
 AdamW step on the full-vocabulary forward KL divergence to the initial model. The learning rate is so small that the policies stay
-alike, so that all write equally long completions. trl runs without gradient checkpointing, which saves memory and costs time.
+alike, so that all write equally long completions. trl runs without gradient checkpointing, which saves memory and costs time. The
+floor is what `tests.benchmarks.floor` says.
 """
 
 import functools
@@ -21,6 +22,7 @@ from opsd_lab.experiments.walkthrough import CHAT, reference_view, train_problem
 from opsd_lab.policies.policy import LORA_TARGETS, Policy, add_lora, load_policy
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams, VLLMSampler
 from opsd_lab.training.trainer import Trainer, TrainingParams
+from tests.benchmarks.floor import floor, rows_of
 from tests.benchmarks.measure import alternate, medians, peak_memory, ratio, show
 
 LEARNING_RATE = 1e-6
@@ -138,9 +140,11 @@ def _second(name: str, work: Workload) -> Step:
 
 
 def compare(work: Workload, rounds: int) -> dict[str, object]:
-    """Return seconds and peak bytes of every way, and the ratios; without vLLM where it is not installed."""
+    """Return seconds and peak bytes of every way, and the ratios to trl and to the floor; without vLLM where it is not installed."""
     names = [name for name in WAYS if name != "vllm" or importlib.util.find_spec("vllm")]
-    seconds = alternate({name: WAYS[name](work) for name in names}, rounds, f"step in {work.dtype}")
+    policy = work.load(work.dtype)
+    alone = floor(policy, rows_of(policy, work.prompts, work.new_tokens))
+    seconds = alternate({name: WAYS[name](work) for name in names} | {"floor": alone}, rounds, f"step in {work.dtype}")
     memory = {name: peak_memory(functools.partial(_second, name, work)) for name in ("trl", "hf")}
     return {
         "dtype": str(work.dtype),
@@ -150,6 +154,7 @@ def compare(work: Workload, rounds: int) -> dict[str, object]:
         "rounds": seconds,
         "peak_bytes": memory,
         "time_vs_trl": {name: ratio(seconds, name, "trl") for name in names if name != "trl"},
+        "time_vs_floor": {name: ratio(seconds, name, "floor") for name in names},
         "memory_vs_trl": memory["hf"] / memory["trl"],
     }
 

@@ -17,6 +17,7 @@ SAMPLERS = {
 }
 GRADED = [("correct", "correct"), ("correct", "incorrect"), ("incorrect", "incorrect"), ("incorrect", "correct")]
 BENCHMARKS = ("bench.json", "bench_epyc.json", "bench_h200.json")
+FLOOR = "its matrix products alone"
 PEERS = {"torch": "PyTorch's `kl_div` on whole logits", "liger": "liger-kernel's chunked loss"}
 
 
@@ -99,9 +100,11 @@ def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
         what, times = f"a step: {step['prompts']} prompts, {step['new_tokens']} new tokens", step["time_vs_trl"]
         lines.append([what, "trl's SDFTTrainer", number(times["hf"]["median"], 2), number(step["memory_vs_trl"], 2)])
         lines.append([f"{what}, sampling with vLLM", "trl's SDFTTrainer", number(times["vllm"]["median"], 2), ""])
+        if floor := step.get("time_vs_floor"):
+            lines.append([what, FLOOR, number(floor["hf"]["median"], 2), ""])
     if "gpu" in found:
         what = f"loss with all statistics, {found['gpu']['tokens']:,} tokens, vocabulary {found['gpu']['vocabulary']:,}"
-        lines.append([what, "its matrix products alone", number(found["gpu"]["time_vs_floor"]["median"], 2), ""])
+        lines.append([what, FLOOR, number(found["gpu"]["time_vs_floor"]["median"], 2), ""])
     return [[_machine(found["gpu" if "gpu" in found else "loss"]["machine"]), *line] for line in lines]
 
 
