@@ -23,7 +23,8 @@ def grader():
 
 @pytest.fixture(scope="module")
 def rows(grader, tmp_path_factory):
-    return measure_premise(tiny_policy(context=2048), SMALL, grader, tmp_path_factory.mktemp("premise"), progress=False)
+    path = tmp_path_factory.mktemp("premise") / "whole.parquet"
+    return measure_premise(tiny_policy(context=2048), SMALL, grader, path, model="tiny", progress=False)
 
 
 def test_every_problem_has_its_answers_under_every_view(rows):
@@ -44,24 +45,26 @@ def test_a_measurement_that_was_cut_goes_on_and_comes_out_the_same(rows, grader,
                 raise KeyboardInterrupt
             return super().sample(*args, **options)
 
-    policy = tiny_policy(context=2048)
+    policy, path = tiny_policy(context=2048), tmp_path / "rows.parquet"
     with pytest.raises(KeyboardInterrupt):
-        measure_premise(policy, SMALL, grader, tmp_path, sampler=Cut(policy, progress=False), progress=False)
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
-    assert len(kept) == 4
-    again = measure_premise(policy, SMALL, grader, tmp_path, progress=False)
+        measure_premise(policy, SMALL, grader, path, model="tiny", sampler=Cut(policy, progress=False), progress=False)
+    kept = pd.read_parquet(path)
+    assert kept["settings"].nunique() == 4
+    rest = Cut(policy, progress=False)
+    rest.left = rows["settings"].nunique() - 4  # what is there is not written anew
+    again = measure_premise(policy, SMALL, grader, path, model="tiny", sampler=rest, progress=False)
     pd.testing.assert_frame_equal(again, rows)
-    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    pd.testing.assert_frame_equal(pd.read_parquet(path), rows)
     other = Premise(("one_step",), 5, SamplingParams(7, temperature=1.0, n=2), chunk=3)
-    with pytest.raises(ValueError, match="was made with other settings: sampling"):
-        measure_premise(policy, other, grader, tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"rows.parquet holds another measurement, or that of another model; name another file"):
+        measure_premise(policy, other, grader, path, model="tiny", progress=False)
 
 
 def test_the_command_measures_any_model(tmp_path, capsys):
     tiny = tiny_policy(context=2048)
     tiny.model.save_pretrained(tmp_path / "tiny")
     tiny.tokenizer.save_pretrained(tmp_path / "tiny")
-    options = {"sets": ("leg_counting",), "count": 2, "n": 2, "max_new_tokens": 6, "parts": tmp_path / "parts"}
+    options = {"sets": ("leg_counting",), "count": 2, "n": 2, "max_new_tokens": 6}
     measuring.premise(str(tmp_path / "tiny"), tmp_path / "a.parquet", **options)
     assert "answer hidden" in capsys.readouterr().out
     found = pd.read_parquet(tmp_path / "a.parquet")

@@ -68,11 +68,11 @@ def premise(
     count: int = 32,
     n: int = 4,
     max_new_tokens: int = 320,
-    parts: Path = Path("build/premise"),
 ) -> None:
     """Measure how well a model answers the same problems under each privileged view; write every verdict and print the table.
 
-    The extras `champ` and `reasoning-gym` bring the data. Interrupted, the same command goes on where it stopped.
+    The extras `champ` and `reasoning-gym` bring the data. The file grows by a few problems at a time: interrupted, the same command
+    goes on where it stopped.
 
     Args:
         model: a hub id, a folder, a GGUF file, or a packaged model.
@@ -81,16 +81,13 @@ def premise(
         count: how many problems of each set.
         n: answers for each problem under each view.
         max_new_tokens: how long an answer may be.
-        parts: the folder for finished parts.
     """
     from opsd_lab.experiments.premise import SETS, Premise, measure_premise, premise_table
 
-    name = file_name(model)
+    path = out or Path("build") / f"premise_{file_name(model)}.parquet"
     wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n))
     with Grader() as grader:
-        rows = measure_premise(load_policy(model), wanted, grader, parts / name).assign(model=model)
-    path = out or Path("build") / f"premise_{name}.parquet"
-    write_whole(path, partial(rows.to_parquet, index=False, compression="zstd"))
+        rows = measure_premise(load_policy(model), wanted, grader, path, model=model)
     print(premise_table(rows).drop(columns=["n", "unit", "note"]).round(2).to_string(index=False))
 
 

@@ -7,12 +7,14 @@ say whether it is the solution that helps, or what can be copied from it.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from opsd_lab.basics.files import write_whole
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -28,6 +30,7 @@ from opsd_lab.contexts import (
 from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
 from opsd_lab.experiments.champ_study import applies
 from opsd_lab.grading import Grader
+from opsd_lab.identity.digest import digest
 from opsd_lab.identity.parts import Parts, parts_of, policy_parts, versions
 from opsd_lab.policies.policy import Policy
 from opsd_lab.problems.champ import champ_problems
@@ -35,7 +38,6 @@ from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.reasoning_gym import TASKS, reasoning_gym_problems
 from opsd_lab.problems.word_problems import builtin, one_per_key
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
-from opsd_lab.studies.cells import check_cell, write_cell
 
 NONE = "none"
 SETS: dict[str, Callable[[], list[Problem]]] = {
@@ -66,7 +68,7 @@ class Premise:
     """What is measured: `count` problems of each of `sets`, drawn with `seed` from those to which every view applies.
 
     Their answers can be graded. `sampling` says how each of a problem's answers is drawn, and `chat` is the format under every view.
-    Parts of `chunk` problems are kept on the disk.
+    The file grows by `chunk` problems at a time.
 
     Raises:
         ValueError: for a set that is none of `SETS`.
@@ -101,43 +103,57 @@ class Premise:
 
 
 def measure_premise(
-    policy: Policy, premise: Premise, grader: Grader, parts: str | Path, *, sampler: Sampler | None = None, progress: bool = True
+    policy: Policy,
+    premise: Premise,
+    grader: Grader,
+    path: Path,
+    *,
+    model: str,
+    sampler: Sampler | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Return a row for each answer of a model: set, view, problem, sample, verdicts, tokens, and how much of it is copied.
 
     `copied` is the share of an answer's characters in runs of at least `LEAST_RUN` that stand in what was shown, and `shared` in the
-    reference solution, which only some views show. Texts are not kept.
+    reference solution, which only some views show. Texts are not kept. The rows are kept in a file that grows by a few problems at a
+    time, each with `settings`, a digest of what it depends on; a call that was interrupted goes on with those that are not there.
 
     Args:
         policy: the model.
         premise: what is measured.
         grader: what judges the answers.
-        parts: a folder for finished parts; a call that was interrupted goes on there.
+        path: the Parquet file.
+        model: what the rows call it.
         sampler: what writes with the policy's weights; left out, `HFSampler`.
         progress: whether a bar shows the answers, and the time that is left.
 
     Raises:
-        ModuleNotFoundError, ValueError: as `Premise.problems` does, and when `parts` holds parts of another measurement.
+        ModuleNotFoundError, ValueError: as `Premise.problems` does, and when the file holds another measurement.
     """
-    own, found = policy_parts(policy), []
-    sampler = sampler or HFSampler(policy, progress=False)
+    own, sampler = policy_parts(policy) | versions(), sampler or HFSampler(policy, progress=False)
     chosen = {name: premise.problems(name, grader) for name in premise.sets}
-    total = premise.sampling.n * sum(len(problems) * len(views) for problems, views in chosen.values())
-    with tqdm(total=total, desc="answers", unit="answer", disable=not progress) as bar:
-        for name, (problems, views) in chosen.items():
-            for view, show in views.items():
-                contexts = ContextBuilder(policy.tokenizer, show, student=premise.chat, teacher=premise.chat)
-                for number, few in enumerate(_chunks(problems, premise.chunk)):
-                    path = Path(parts) / f"{name}-{view.replace(' ', '_')}-{number}.parquet"
-                    settings = own | _settings(premise, show, few)
-                    check_cell(path, settings)
-                    if not path.exists():
-                        rows = _answers(contexts, show, few, premise.sampling, sampler, grader)
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        write_cell(path, rows.assign(set=name, view=view), settings)
-                    found.append(pd.read_parquet(path))
-                    bar.update(len(found[-1]))
-    return pd.concat(found, ignore_index=True)
+    wanted: dict[str, tuple[str, str, View, list[Problem]]] = {}
+    for name, (problems, views) in chosen.items():
+        for view, show in views.items():
+            for few in _chunks(problems, premise.chunk):
+                wanted[digest(own | _settings(premise, show, few))] = name, view, show, few
+    held = pd.read_parquet(path) if path.exists() else None
+    if held is not None and not ("settings" in held and set(held["settings"]) <= wanted.keys()):
+        raise ValueError(f"{path} holds another measurement, or that of another model; name another file, or delete it")
+    kept = {} if held is None else dict(iter(held.groupby("settings")))
+    total = premise.sampling.n * sum(len(few) for *_, few in wanted.values())
+    with tqdm(total=total, initial=sum(map(len, kept.values())), desc="answers", unit="answer", disable=not progress) as bar:
+        for key, (name, view, show, few) in wanted.items():
+            if key in kept:
+                continue
+            contexts = ContextBuilder(policy.tokenizer, show, student=premise.chat, teacher=premise.chat)
+            rows = _answers(contexts, show, few, premise.sampling, sampler, grader)
+            kept[key] = rows.assign(set=name, view=view, model=model, settings=key)
+            table = pd.concat([kept[one] for one in wanted if one in kept], ignore_index=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, partial(table.to_parquet, index=False, compression="zstd"))
+            bar.update(len(rows))
+    return pd.read_parquet(path)
 
 
 def _chunks(problems: Sequence[Problem], size: int) -> Iterator[list[Problem]]:
@@ -147,7 +163,7 @@ def _chunks(problems: Sequence[Problem], size: int) -> Iterator[list[Problem]]:
 
 def _settings(premise: Premise, view: View, problems: Sequence[Problem]) -> Parts:
     found = parts_of("view", view) | parts_of("problems", list(problems)) | parts_of("sampling", premise.sampling)
-    return found | parts_of("chat", premise.chat) | versions()
+    return found | parts_of("chat", premise.chat)
 
 
 def _answers(
