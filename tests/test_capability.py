@@ -60,7 +60,14 @@ def test_capability_is_the_accuracy_without_a_view_and_the_figure_has_a_point_fo
     table = signal_table({"small": champ_signals(two_views(1, 0.1)), "large": champ_signals(two_views(2, 1.5))})
     figure = draw_capability(table, accuracy.reset_index())
     lines = [trace for trace in figure.data if trace.showlegend]
-    assert [trace.name for trace in lines] == [*COMPARED] and list(lines[0].x) == sorted(accuracy["mean"])
+    names = [*COMPARED]
+    names[names.index("student_logprob")], names[names.index("student_entropy")] = (
+        "student's log-<br>probability",
+        "student's entropy",
+    )
+    assert [trace.name for trace in lines] == names
+    places = np.array([trace.x for trace in lines])  # those of a model lie around its accuracy, none on another
+    assert places.mean(0) == pytest.approx(sorted(accuracy["mean"])) and (np.diff(places, axis=0) > 0).all()
     assert {annotation.text.split("<br>")[0] for annotation in figure.layout.annotations} >= {"small", "large"}
     with pytest.raises(ValueError, match="there is no accuracy of 'large'"):
         draw_capability(table, accuracy.loc[["small"]].reset_index())

@@ -8,9 +8,14 @@ from opsd_lab.figures.parts import add_line, finish
 from opsd_lab.figures.training import plain
 from opsd_lab.figures.words import GREY, check_frame, groups_of, number, wrapped
 
+NAMES = {"student_logprob": "student's log-probability", "student_entropy": "student's entropy"}
+BESIDE = 0.014  # of the axis: between the intervals of two signals of one model
+
 
 def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str = "Signal against capability") -> go.Figure:
     """Draw each signal's area under the ROC curve, with its 95 % interval, against the accuracy of the model that it comes from.
+
+    The signals of a model stand a little beside each other, around its accuracy.
 
     `signals` has a row for each model and signal, `accuracy` one for each model (`opsd_lab.experiments.capability`).
 
@@ -22,13 +27,15 @@ def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str
     known = accuracy.set_index("model")
     if missing := set(signals["model"]) - set(known.index):
         raise ValueError(f"draw_capability: there is no accuracy of {sorted(missing)[0]!r}")
-    figure = make_subplots(rows=1, cols=1)
-    for index, signal in enumerate(groups_of("draw_capability", signals, "signal")):
+    figure, groups = make_subplots(rows=1, cols=1), groups_of("draw_capability", signals, "signal")
+    shown = known.loc[signals["model"].unique(), "mean"]
+    apart = BESIDE * max(float(shown.max() - shown.min()), float(shown.max()), 0.01)
+    for index, signal in enumerate(groups):
         rows = signals[signals["signal"] == signal]
-        rows = rows.assign(place=rows["model"].map(known["mean"])).sort_values("place")
+        rows = rows.assign(place=rows["model"].map(known["mean"]) + apart * (index - (len(groups) - 1) / 2)).sort_values("place")
         names = [plain(str(model)) for model in rows["model"]]
         places = rows["place"].tolist()
-        add_line(figure, places, rows, index=index, name=wrapped(signal), legend=True, names=names, bands=False)
+        add_line(figure, places, rows, index=index, name=wrapped(NAMES.get(signal, signal)), legend=True, names=names, bands=False)
     chance = float(signals["chance"].iloc[0])
     figure.add_hline(y=chance, line_dash="dot", line_color=GREY)
     for model, row in known.loc[signals["model"].unique()].iterrows():
@@ -36,5 +43,5 @@ def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str
         figure.add_annotation(x=row["mean"], y=1, yref="paper", text=said, showarrow=False, yanchor="bottom")
     figure.update_xaxes(title_text="accuracy on problems of the same set", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title_text="area under the ROC curve")
-    note = f"95 % intervals over problems, {int(signals['n'].max())} of them; dotted line: a blind guess"
+    note = f"95 % intervals over {int(signals['n'].max())} problems; dotted line: a blind guess"
     return finish(figure, title, note, 460, above=36)
