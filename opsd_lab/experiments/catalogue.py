@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from opsd_lab.experiments import arms, clip_study, family
+from opsd_lab.experiments import arms, clip_study, coder_study, family
 from opsd_lab.studies.study import Study
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -18,6 +18,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     **{f"family-{task}": partial(family.tuned_family, task) for task in family.TASKS},
     "family-search": family.family_search,
     **{f"teachers-{task}": partial(family.teachers_study, task) for task in family.TASKS},
+    "coder": coder_study.coder_study,
     "family-smollm2": family.tuned_smollm2,
     "family-smollm2-search": family.family_smollm2_search,
 }
