@@ -10,6 +10,8 @@ from opsd_lab.rollouts import SamplingParams
 from opsd_lab.studies.study import run_cell
 from tests.conftest import tiny_policy
 
+pytest.importorskip("reasoning_gym")
+
 
 @pytest.fixture(scope="module")
 def study():

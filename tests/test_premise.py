@@ -23,6 +23,7 @@ def grader():
 
 @pytest.fixture(scope="module")
 def rows(grader, tmp_path_factory):
+    pytest.importorskip("reasoning_gym")
     path = tmp_path_factory.mktemp("premise") / "whole.parquet"
     return measure_premise(tiny_policy(context=2048), SMALL, grader, path, model="tiny", progress=False)
 
@@ -61,6 +62,7 @@ def test_a_measurement_that_was_cut_goes_on_and_comes_out_the_same(rows, grader,
 
 
 def test_the_command_measures_any_model(tmp_path, capsys):
+    pytest.importorskip("reasoning_gym")
     tiny = tiny_policy(context=2048)
     tiny.model.save_pretrained(tmp_path / "tiny")
     tiny.tokenizer.save_pretrained(tmp_path / "tiny")
@@ -116,6 +118,7 @@ def test_an_answer_that_is_not_in_the_solution_cannot_be_hidden():
 def test_the_sets_are_known_by_name_and_take_what_every_view_applies_to(grader):
     with pytest.raises(ValueError, match="there is no set 'gsm'; there are one_step"):
         Premise(("gsm",))
+    pytest.importorskip("reasoning_gym")
     for name in SETS:
         problems, views = Premise((name,), 40).problems(name, grader)
         assert len(problems) == 40 and all(isinstance(view(p), str) for p in problems for view in views.values()), name
