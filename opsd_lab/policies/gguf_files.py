@@ -12,7 +12,6 @@ from pathlib import Path
 import platformdirs
 import torch
 import transformers
-from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.hub import cached_file
 
@@ -104,6 +103,8 @@ def check_gguf(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError(f"{path} is no GGUF file: it does not begin with {MAGIC.decode()}")
+    from gguf import GGUFReader  # which takes seconds beside vLLM, whose packages it looks at
+
     size, remedy = path.stat().st_size, "download it again"
     try:
         reader = GGUFReader(path)

@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-
-import datasets
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from opsd_lab.basics.arrow_rows import plain_rows
 from opsd_lab.problems.column_maps import COLUMN_MAPS, ColumnMap
 from opsd_lab.problems.problem import FIELDS, NEEDED, Problem, collect_problems
 from opsd_lab.problems.rows import Fields, Reader, Row
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ROWS = 1000  # read at once
 TOLD_APART = 100  # questions that go into the name of a set without one
@@ -31,14 +34,14 @@ def load_hub(name_or_map: str | ColumnMap, *, split: str | None = None, limit: i
     if limit is not None and limit < 1:
         raise ValueError(f"load_hub: limit is {limit}; it must be at least 1, or None for all rows")
     split = split or column_map.split
-    dataset = datasets.load_dataset(column_map.hub_id, name=column_map.config, split=split)
+    dataset = _datasets().load_dataset(column_map.hub_id, name=column_map.config, split=split)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
     return from_dataset(dataset, column_map, name=f"{column_map.hub_id.rsplit('/', 1)[-1]}-{split}")
 
 
 def from_dataset(
-    dataset: datasets.Dataset, column_map: ColumnMap, *, name: str | None = None, required: Sequence[str] = NEEDED
+    dataset: "Dataset", column_map: ColumnMap, *, name: str | None = None, required: Sequence[str] = NEEDED
 ) -> list[Problem]:
     """Turn each row of a data set into a Problem; numbers, lists and empty solutions are treated as in `load_jsonl`.
 
@@ -51,7 +54,7 @@ def from_dataset(
         ValueError: when a mapped column does not exist; the message names those that do.
         BadRowsError: when any row is faulty. `dataset.filter` can remove such rows beforehand.
     """
-    if not isinstance(dataset, datasets.Dataset):
+    if not isinstance(dataset, _datasets().Dataset):
         kind = type(dataset).__name__
         raise TypeError(f"from_dataset: needs one split, not streamed (a datasets.Dataset), not a {kind}")
     if unknown := set(required) - set(FIELDS):
@@ -70,12 +73,19 @@ def hub_rows(name: str, config: str | None, split: str, reader_of: Reader) -> It
         ValueError: when a wanted column does not exist.
         OSError: when the hub cannot be reached.
     """
-    dataset = datasets.load_dataset(name, name=config, split=split)
+    dataset = _datasets().load_dataset(name, name=config, split=split)
     wanted, fields = reader_of(dataset.column_names)
     yield from _rows(dataset.select_columns(wanted), fields)
 
 
-def _rows(dataset: datasets.Dataset, fields: Fields) -> Iterator[Row]:
+def _datasets() -> ModuleType:
+    """Return the library, which takes a second to import, and only who has such a set needs it."""
+    import datasets
+
+    return datasets
+
+
+def _rows(dataset: "Dataset", fields: Fields) -> Iterator[Row]:
     number = 0
     for table in dataset.with_format("arrow").iter(batch_size=ROWS):
         for row in plain_rows(table):
@@ -83,7 +93,7 @@ def _rows(dataset: datasets.Dataset, fields: Fields) -> Iterator[Row]:
             number += 1
 
 
-def _name(dataset: datasets.Dataset) -> str | None:
+def _name(dataset: "Dataset") -> str | None:
     """Return the set's own name and split; None where `datasets` calls it by the kind of file that it was read from."""
     info = dataset.info
     if info.dataset_name is None or info.dataset_name == info.builder_name:
