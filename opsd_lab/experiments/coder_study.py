@@ -28,8 +28,8 @@ def worked(problem: Problem) -> str:
 def coder_study() -> Study:
     """Return the study of OPSD, SFT on the same solutions, and OPSD with another problem's solution, all with the same steps.
 
-    Test problems are drawn with another seed than those of training; forgetting is measured on sums. The answer in a box or, without
-    one, the final answer is judged, greedily.
+    Test problems are drawn with another seed than those of training; forgetting is measured on sums. The final answer is judged,
+    greedily.
 
     Raises:
         ModuleNotFoundError: when reasoning-gym is not installed.

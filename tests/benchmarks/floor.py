@@ -1,4 +1,4 @@
-"""The floor of a step: the time of the matrix products alone that it cannot avoid, which no way of taking it can be faster than.
+"""The floor of a step: the time of its matrix products alone, each computed once for writing, scoring and learning.
 
 They are those of the layers and of the output layer: each prompt and each new token once for writing, both sides' whole sequences
 for scoring, and the student's backward with a LoRA on every layer. Attention, what is done to one number after the other, drawing
