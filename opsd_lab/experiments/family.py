@@ -17,7 +17,6 @@ from opsd_lab.contexts.peers import MixedPeers
 from opsd_lab.contexts.views import OtherProblem
 from opsd_lab.divergences import reverse_kl
 from opsd_lab.experiments import RESULTS
-from opsd_lab.experiments.arms import RATES as SANDBOX_RATES
 from opsd_lab.experiments.arms import every_rate, sandbox_policy, smollm2_study
 from opsd_lab.methods import METHODS
 from opsd_lab.methods import contexts as context_methods
@@ -34,10 +33,11 @@ from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
 TASKS = ("sheet", "chain")
-RATE, RATES = 2e-4, (5e-5, 2e-4)
+RATE, RATES = 2e-4, (1.25e-5, 5e-5, 2e-4)
 SEARCHED = "sheet"  # the task on which the rates are searched, for both
 ROLLOUTS = 16  # a step
-STEPS, OPERATIONS = 200, 1.75e12  # arms are evaluated after as many operations, those of so many steps of OPSD
+STEPS, OPERATIONS = 200, 1.75e12  # arms are compared after as many operations, those of so many steps of OPSD
+WATCHED = "watched"  # the split that is evaluated at every quarter of the operations
 
 
 def horizons(steps: int) -> dict[str, dict[str, int]]:
@@ -111,7 +111,7 @@ def family_recipes(keys: Sequence[str] | None = None) -> dict[str, Recipe]:
 def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequence[str] | None = None) -> Study:
     """Return the study of the family on a task of the sandbox, "sheet" or "chain": all methods with the same operations.
 
-    Forgetting is measured on the other task.
+    Forgetting is measured on the other task. A few validation problems, the split `WATCHED`, are evaluated at every quarter.
 
     Args:
         task: the task.
@@ -131,15 +131,16 @@ def family_study(task: str, rates: dict[str, float] | None = None, keys: Sequenc
         name=f"family {task}",
         policy=sandbox_policy,
         train=worksheets(task, "train", 2048),
-        splits={"test": worksheets(task, "test", 256), **others},
+        splits={"test": worksheets(task, "test", 256), **others, WATCHED: worksheets(task, "validation", 64)},
         arms={"base": None, **found},
+        during=(WATCHED,),
         chat=CHAT,
         sampling=SamplingParams(64, temperature=1.0),
         evaluation=SamplingParams(64, temperature=1.0, n=4),
         params=TrainingParams(token_budget=8192),
         rollouts=ROLLOUTS,
         checkpoints=(8 * STEPS,),
-        operations=(OPERATIONS,),
+        operations=tuple(OPERATIONS * part / 4 for part in (1, 2, 3, 4)),
         trace=TRACE,
     )
 
@@ -152,7 +153,7 @@ def family_search(keys: Sequence[str] | None = None) -> Study:
     """
     study = family_study(SEARCHED, keys=keys)
     splits = {"validation": worksheets(SEARCHED, "validation", 256)}
-    search = replace(study, name="family search", splits=splits, during=("validation",))
+    search = replace(study, name="family search", splits=splits, during=("validation",), operations=(OPERATIONS,))
     found = every_rate(search.arms, RATES)
     return replace(search, arms={"base": None, **found["arms"]}, methods=found["methods"])
 
@@ -204,7 +205,7 @@ TEACHERS: dict[str, Callable] = {
 def teachers_study(task: str) -> Study:
     """Return the study of whose weights teach, everything else as in OPSD with reverse KL, on a task of the sandbox."""
     study = family_study(task, keys=["opsd"])
-    plain = replace(study.arms["opsd"], objective=OPSD(reverse_kl), training={"learning_rate": SANDBOX_RATES["OPSD"]})
+    plain = replace(study.arms["opsd"], objective=OPSD(reverse_kl))
     arms = {"base": None} | {name: replace(plain, teacher=teacher) for name, teacher in TEACHERS.items()}
     return replace(study, name=f"teachers {task}", arms=arms)
 

@@ -110,25 +110,38 @@ def marginal_effects(accuracy: pd.DataFrame, recipes: dict[str, Recipe]) -> pd.D
     return pd.DataFrame(found)
 
 
-def collapses(results: pd.DataFrame, split: str = "test", share: float = 0.5) -> pd.DataFrame:
+def collapses(results: pd.DataFrame, split: str = "test", share: float = 0.5, watched: str | None = None) -> pd.DataFrame:
     """Return the cells that failed or whose last accuracy is below `share` of the initial policy's, with what the metrics say.
 
     One row per arm and seed: `step`, of the first evaluation below, the last `accuracy`, the `error` of a cell that failed, and for
     each metric of a `trace` column its mean over the first five and the last five steps. `results` is a study's table with the rows
-    of the initial policy (step 0) on the `split`.
+    of the initial policy (step 0).
+
+    Args:
+        results: the table.
+        split: where the last accuracy counts.
+        share: how much of the initial policy's accuracy is too little.
+        watched: the split whose evaluations say when it happened; `split` itself if left out.
+
+    Raises:
+        ValueError: when the initial policy has no row on a split.
     """
-    rows = results[(results["split"] == split) & (results["error"] == "")]
-    floor = share * float(rows.loc[rows["step"] == 0, "accuracy"].mean())
+    start, floors = results[results["step"] == 0], {}
+    for name in (split, watched or split):
+        if not (start["split"] == name).any():
+            raise ValueError(f"collapses: the initial policy, at step 0, has no row on the split {name!r}")
+        floors[name] = share * float(start.loc[start["split"] == name, "accuracy"].mean())
     traces = [name for name in results if name.startswith("trace_")]
     found = []
     for (arm, seed), cell in results[results["step"] > 0].groupby(["arm", "seed"], sort=False):
-        own = rows[(rows["arm"] == arm) & (rows["seed"] == seed)].sort_values("step")
-        error = "; ".join(cell.loc[cell["error"] != "", "error"])
-        if not error and (own.empty or own["accuracy"].iloc[-1] >= floor):
+        own = {name: cell[(cell["error"] == "") & (cell["split"] == name)].sort_values("step") for name in floors}
+        error, last = "; ".join(cell.loc[cell["error"] != "", "error"]), own[split]["accuracy"].tail(1)
+        if not error and len(last) and last.item() >= floors[split]:
             continue
-        below = own.loc[own["accuracy"] < floor, "step"]
+        seen = own[watched or split]
+        below = seen.loc[seen["accuracy"] < floors[watched or split], "step"]
         row = {"arm": arm, "seed": seed, "step": int(below.min()) if len(below) else int(cell["step"].max())}
-        row |= {"accuracy": float(own["accuracy"].iloc[-1]) if len(own) else float("nan"), "error": error}
+        row |= {"accuracy": last.item() if len(last) else float("nan"), "error": error}
         for name in traces:
             values = next((list(kept) for kept in cell[name] if len(kept)), [])
             short = name.removeprefix("trace_").replace("_", " ")

@@ -414,7 +414,10 @@ def test_every_recipe_can_be_worded_for_the_sandbox():
 def test_the_familys_study_has_every_method_at_equal_operations():
     study = family_study("chain", {"tip": 1e-3}, keys=["tip", "opsd"])
     assert set(study.arms) == {"base", "tip", "opsd"} and study.arms["tip"].training["learning_rate"] == 1e-3
-    assert set(study.splits) == {"test", "sheet"} and study.operations == (1.75e12,)
+    assert set(study.splits) == {"test", "sheet", "watched"} and study.during == ("watched",)
+    assert study.operations == (0.4375e12, 0.875e12, 1.3125e12, 1.75e12)
+    assert not {p.question for p in study.splits["watched"]} & {p.question for p in study.train}
+    assert family_search(keys=["tip"]).operations == study.operations[-1:]
     with pytest.raises(ValueError, match="sheet and chain, not on 'x'"):
         family_study("x")
     assert set(family_recipes()) == {"grpo", *METHODS}
@@ -441,8 +444,8 @@ def test_the_regression_finds_what_a_piece_is_worth_and_what_is_worth_nothing():
 
 
 def test_a_collapse_is_found_at_its_first_evaluation_with_what_its_metrics_were():
-    def row(arm, step, accuracy, trace=(), error=""):
-        return {"arm": arm, "seed": 0, "step": step, "split": "test", "accuracy": accuracy, "error": error, "trace_loss": list(trace)}
+    def row(arm, step, accuracy, trace=(), error="", split="test"):
+        return {"arm": arm, "seed": 0, "step": step, "split": split, "accuracy": accuracy, "error": error, "trace_loss": list(trace)}
 
     table = pd.DataFrame(
         [
@@ -460,6 +463,11 @@ def test_a_collapse_is_found_at_its_first_evaluation_with_what_its_metrics_were(
     assert list(found.index) == ["fallen", "broken"]
     assert found.loc["fallen", ["step", "accuracy", "loss, first", "loss, last"]].tolist() == [20, 0.0, 1.0, 3.0]
     assert found.loc["broken", ["step", "error", "loss, first"]].tolist() == [10, "NonFiniteError: x", 2.0]
+    with pytest.raises(ValueError, match="has no row on the split 'watched'"):
+        collapses(table, watched="watched")
+    more = [row("base", 0, 0.6, split="watched"), row("fallen", 5, 0.31, split="watched"), row("fallen", 15, 0.29, split="watched")]
+    found = collapses(pd.concat([table, pd.DataFrame(more)]), watched="watched").set_index("arm")
+    assert found.loc["fallen", ["step", "accuracy"]].tolist() == [15, 0.0] and found.loc["broken", "step"] == 10
 
 
 def test_a_cosine_begins_and_ends_as_the_line_does_and_is_half_way_in_the_middle():
@@ -499,12 +507,12 @@ def test_a_searched_rate_is_the_best_of_the_searchs_table_and_a_missing_search_i
     assert study.arms["base"] is None
     rows = [
         {"arm": arm, "method": study.methods[arm], "learning_rate": recipe.training["learning_rate"], "accuracy": accuracy}
-        for (arm, recipe), accuracy in zip(list(study.arms.items())[1:], (0.1, 0.4), strict=True)
+        for (arm, recipe), accuracy in zip(list(study.arms.items())[1:], (0.1, 0.2, 0.4), strict=True)
     ]
     table = pd.DataFrame(rows).assign(seed=100, step=200, split="validation", error="")
     table.to_parquet(tmp_path / "family_search.parquet")
     assert searched_rates("family_search", ["tip"], RATES, tmp_path) == {"tip": 2e-4}
-    for keys, part in ((["tip"], table[:1]), (["tip", "opsd"], table)):
+    for keys, part in ((["tip"], table[:2]), (["tip", "opsd"], table)):
         part.to_parquet(tmp_path / "family_search.parquet")
         with pytest.raises(ValueError, match=f"a search that has not ended: {keys[-1]} has not tried all rates; go on with `python"):
             searched_rates("family_search", keys, RATES, tmp_path)
