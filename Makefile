@@ -7,6 +7,8 @@ SHELL := bash
 unexport PYTHONHOME PYTHONPATH
 # Every process of the tests imports PyTorch, and an engine's three import vLLM: without compiled modules each takes half a minute.
 unexport PYTHONDONTWRITEBYTECODE
+# Threads wait for each other asleep: where another job has a core, threads that spin meanwhile make everything take several times as long.
+export OMP_WAIT_POLICY ?= passive
 
 PYTHON ?= python3
 VENV := .venv

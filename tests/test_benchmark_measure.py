@@ -57,3 +57,12 @@ def test_the_floor_of_a_step_counts_every_product_once():
     tokens = (10 + 2) + (10 + 5) + (20 + 5)  # written, scored by the student, by the teacher
     expected = 2 * (size * (tokens + 15) + 15 * 3 * rank + head * (5 + 3 * 5))
     assert found.get_total_flops() == expected
+
+
+def test_a_neighbour_that_the_benchmark_starts_itself_is_busy_and_does_not_count_as_somebody_elses(monkeypatch):
+    monkeypatch.setattr(measure, "BUSY", 1.0)
+    before = measure._own_seconds()
+    with measure.busy_neighbour():
+        measure.alternate({"nothing": lambda: time.sleep(1.0)}, 1, "waiting")
+        assert measure._own_seconds() - before > 0.5
+    assert not psutil.Process().children()

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -41,6 +42,7 @@ def doctor(*, smoke: bool = True) -> None:
     checks: dict[str, Callable[[], Found]] = {
         "Python and libraries": versions,
         "devices": devices,
+        "threads": threads,
         "memory": memory,
         "model cache": cache,
         "vLLM": vllm,
@@ -80,6 +82,16 @@ def devices() -> Found:
     if torch.version.cuda and name == "cpu":
         return f"{told}; this torch is built for CUDA {torch.version.cuda}, but sees no GPU", "optional: install the GPU's driver"
     return told, broken
+
+
+def threads() -> Found:
+    """Return how the processor's threads wait for each other; the runtime reads it once, when torch is loaded."""
+    if torch.get_num_threads() == 1:
+        return "one, which waits for no other", ""
+    told = f"{torch.get_num_threads()}, which wait for each other"
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
+        return f"{told} asleep", ""
+    return f"{told} spinning", "optional: export OMP_WAIT_POLICY=passive, so that another busy job slows this one much less"
 
 
 def memory() -> Found:

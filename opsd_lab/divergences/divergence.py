@@ -174,6 +174,13 @@ def relative(log_p: Tensor, log_q: Tensor, p: Tensor | None = None) -> Tensor:
     return p * (log_p - log_q).masked_fill(p == 0, 0.0)
 
 
+def relative_to(log_q: Tensor, side: Side, is_finite: bool) -> Tensor:
+    """Return `relative` of a side to `log_q`, without gradient; where both are known to be finite, without care for 0 * log 0."""
+    if is_finite and side.is_finite:
+        return (side.logprobs - log_q).mul_(side.probabilities)
+    return relative(side.logprobs, log_q, side.probabilities)
+
+
 def finite(logprobs: Tensor) -> Tensor:
     """Replace -inf by the logarithm of nothing at all: the same value, but a gradient of 0 where -inf would give none."""
     return logprobs.clamp(min=torch.finfo(logprobs.dtype).min / 4)

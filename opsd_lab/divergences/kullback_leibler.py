@@ -8,7 +8,7 @@ from torch import Tensor
 
 from opsd_lab.basics.options import real
 from opsd_lab.basics.schedules import Varying
-from opsd_lab.divergences.divergence import Divergence, Entries, finite, relative
+from opsd_lab.divergences.divergence import Divergence, Entries, finite, relative, relative_to
 from opsd_lab.divergences.side import Side
 
 
@@ -22,8 +22,7 @@ class ForwardKL(Divergence):
 
     def entries(self, student: Side, teacher: Side) -> Entries:
         """Return terms and slopes."""
-        p = teacher.probabilities
-        return Entries(relative(teacher.logprobs, student.logprobs, p), -p)
+        return Entries(relative_to(student.logprobs, teacher, student.is_finite), -teacher.probabilities)
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ReverseKL(Divergence):
 
     def entries(self, student: Side, teacher: Side) -> Entries:
         """Return terms and slopes."""
-        terms = relative(student.logprobs, teacher.logprobs, student.probabilities)
+        terms = relative_to(teacher.logprobs, student, teacher.is_finite)
         return Entries(terms, terms + student.probabilities)
 
 
@@ -72,8 +71,8 @@ class JSD(Divergence):
         mixture = (self.beta * teacher.probabilities).add_(student.probabilities, alpha=1 - self.beta)
         # Below the smallest normal number the mixture would round to 0, whose logarithm is no number to subtract.
         log_m = mixture.clamp_(min=torch.finfo(mixture.dtype).tiny).log_()
-        ours = relative(student.logprobs, log_m, student.probabilities).mul_(1 - self.beta)
-        theirs = relative(teacher.logprobs, log_m, teacher.probabilities)
+        ours = relative_to(log_m, student, True).mul_(1 - self.beta)
+        theirs = relative_to(log_m, teacher, True)
         return Entries(torch.add(ours, theirs, alpha=self.beta), ours)  # the derivative through the mixture cancels
 
 

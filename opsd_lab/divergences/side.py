@@ -1,5 +1,6 @@
 """One side of a comparison: a distribution over the vocabulary at each of a few tokens."""
 
+import math
 from functools import cached_property
 
 import torch
@@ -33,10 +34,16 @@ class Side:
         return self.logprobs.exp()
 
     @cached_property
+    def is_finite(self) -> bool:
+        """Whether no log-probability is -inf, so that 0 * log 0 needs no care; False on a GPU, which whoever asks would wait for."""
+        return self.logprobs.device.type == "cpu" and bool(self.logprobs.min() > -math.inf)
+
+    @cached_property
     def entropy(self) -> Tensor:
         """Entropies [...], nats."""
         # 0 * -inf would be no number.
-        return -torch.linalg.vecdot(self.probabilities, self.logprobs.clamp(min=torch.finfo(self.logits.dtype).min / 2))
+        least = torch.finfo(self.logits.dtype).min / 2
+        return -torch.linalg.vecdot(self.probabilities, self.logprobs if self.is_finite else self.logprobs.clamp(min=least))
 
     def of(self, ids: Tensor) -> Tensor:
         """Return the log-probabilities [...] of the tokens `ids` [...], nats."""

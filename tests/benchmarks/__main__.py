@@ -27,6 +27,7 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
         first = found["loss"]["sizes"][0]
         result |= {f"loss_time_vs_{other}": first["time_vs"][other]["median"] for other in ("torch", "liger", "paper")}
         result |= {f"loss_memory_vs_{other}": first["memory_vs"][other] for other in ("torch", "liger", "paper")}
+        result["loss_time_vs_torch_beside_a_busy_neighbour"] = found["loss"]["busy"]["time_vs"]["torch"]["median"]
     if "step" in found:
         result |= {f"step_vs_trl_{name}": value["median"] for name, value in found["step"]["time_vs_trl"].items()}
         result |= {f"step_vs_floor_{name}": value["median"] for name, value in found["step"]["time_vs_floor"].items()}
@@ -82,7 +83,10 @@ def main(out: Path = Path("build"), dtype: str = "auto", rounds: int = 5, only: 
     found: dict[str, dict] = json.loads(path.read_text())["found"] if path.exists() else {}
     runs = {
         "graders": graders.compare,
-        "loss": lambda: {"sizes": [loss.compare(*size, rounds) for size in LOSS_SIZES]},
+        "loss": lambda: {
+            "sizes": [loss.compare(*size, rounds) for size in LOSS_SIZES],
+            "busy": loss.beside_a_neighbour(*LOSS_SIZES[0], rounds),
+        },
         "step": lambda: step.compare(step.Workload(step.embedded, chosen), rounds),
         "samplers": lambda: samplers.compare(step.Workload(step.embedded, chosen, 32, 64), rounds),
         "growth": lambda: growth.grow(chosen, min(rounds, 3)),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import multiplies_bfloat16
 from opsd_lab.scoring.forward import CompletionStates
 from opsd_lab.scoring.pipeline import token_losses
-from tests.benchmarks.measure import alternate, extra_memory, machine, medians, ratio
+from tests.benchmarks.measure import alternate, busy_neighbour, extra_memory, machine, medians, ratio
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" or multiplies_bfloat16() else torch.float32
@@ -117,6 +118,22 @@ def compare(tokens: int, hidden: int, vocabulary: int, rounds: int) -> dict[str,
         "gradient_error": errors,
         "time_vs": {name: ratio(seconds, "ours", name) for name in WAYS if name != "ours"},
         "memory_vs": {name: memory["ours"] / memory[name] for name in WAYS if name != "ours"},
+    }
+
+
+def beside_a_neighbour(tokens: int, hidden: int, vocabulary: int, rounds: int) -> dict[str, object]:
+    """Return seconds and ratios of ours and plain PyTorch while another process keeps a core busy; and how threads wait."""
+    case = Case.make(tokens, hidden, vocabulary)
+    runs = {name: functools.partial(WAYS[name], case) for name in ("ours", "torch")}
+    with busy_neighbour():
+        seconds = alternate(runs, rounds, "loss beside a busy neighbour")
+    return {
+        "tokens": tokens,
+        "vocabulary": vocabulary,
+        "waiting": os.environ.get("OMP_WAIT_POLICY", ""),
+        "seconds": medians(seconds),
+        "rounds": seconds,
+        "time_vs": {"torch": ratio(seconds, "ours", "torch")},
     }
 
 

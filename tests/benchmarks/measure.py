@@ -5,8 +5,11 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -48,6 +51,17 @@ def _own_seconds() -> float:
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """Keep a core busy inside the block; it is a child of this process, so that `Neighbours` leaves it out."""
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        spinning.kill()
+        spinning.wait()
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, what: str = "") -> dict[str, list[float]]:

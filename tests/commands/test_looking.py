@@ -156,6 +156,22 @@ def test_the_doctor_finds_what_is_there_and_trains_a_little(monkeypatch, capsys)
     assert "FAIL" not in told
 
 
+@pytest.mark.parametrize(
+    ("count", "policy", "told", "remedy"),
+    [
+        (1, "", "one, which", ""),
+        (2, "PASSIVE", "2, which wait for each other asleep", ""),
+        (4, "", "4, which .* spinning", "optional: .*=pass"),
+    ],
+)
+def test_the_doctor_says_how_threads_wait_for_each_other(monkeypatch, count, policy, told, remedy):
+    from opsd_lab.commands import doctor
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(doctor.torch, "get_num_threads", lambda: count)
+    assert re.match(told, doctor.threads()[0]) and re.match(remedy, doctor.threads()[1]) and bool(remedy) == bool(doctor.threads()[1])
+
+
 def test_the_doctor_names_what_is_broken_with_a_remedy(monkeypatch, capsys):
     from opsd_lab.commands import doctor
     from opsd_lab.policies import packaged

@@ -95,6 +95,9 @@ def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
         what = f"loss with all statistics, {size['tokens']:,} tokens, vocabulary {size['vocabulary']:,}"
         for peer in (peer for peer in PEERS if peer in size["time_vs"]):
             lines.append([what, PEERS[peer], number(size["time_vs"][peer]["median"], 2), number(size["memory_vs"][peer], 2)])
+    if busy := found.get("loss", {}).get("busy"):
+        what = f"loss with all statistics, {busy['tokens']:,} tokens, vocabulary {busy['vocabulary']:,}, a busy neighbour"
+        lines.append([what, PEERS["torch"], number(busy["time_vs"]["torch"]["median"], 2), ""])
     if "step" in found:
         step = found["step"]
         what, times = f"a step: {step['prompts']} prompts, {step['new_tokens']} new tokens", step["time_vs_trl"]
