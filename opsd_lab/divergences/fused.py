@@ -18,7 +18,7 @@ from opsd_lab.divergences.side import Side
 # student's place) are most of the memory that the loss takes; more tokens at once make the product faster only up to some
 # hundred of them.
 BLOCK = {"cpu": 2**22, "cuda": 2**26}
-ROWS = 160  # tokens per block at least, however large the vocabulary: with fewer the product is slow
+ROWS = 128  # tokens per block at least, however large the vocabulary: with fewer the product is slow
 PIECE = {"cpu": 2**19, "cuda": 2**24}
 LOSS = "the loss itself"  # among the columns that are kept
 

@@ -27,10 +27,11 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
         first = found["loss"]["sizes"][0]
         result |= {f"loss_time_vs_{other}": first["time_vs"][other]["median"] for other in ("torch", "liger", "paper")}
         result |= {f"loss_memory_vs_{other}": first["memory_vs"][other] for other in ("torch", "liger", "paper")}
-        result["loss_time_vs_torch_beside_a_busy_neighbour"] = found["loss"]["busy"]["time_vs"]["torch"]["median"]
+        if busy := found["loss"].get("busy"):  # what an earlier version measured has none, nor a floor
+            result["loss_time_vs_torch_beside_a_busy_neighbour"] = busy["time_vs"]["torch"]["median"]
     if "step" in found:
         result |= {f"step_vs_trl_{name}": value["median"] for name, value in found["step"]["time_vs_trl"].items()}
-        result |= {f"step_vs_floor_{name}": value["median"] for name, value in found["step"]["time_vs_floor"].items()}
+        result |= {f"step_vs_floor_{name}": value["median"] for name, value in found["step"].get("time_vs_floor", {}).items()}
         result["step_memory_vs_trl"] = found["step"]["memory_vs_trl"]
     if "samplers" in found:
         rates = {name: value["median"] for name, value in found["samplers"].items() if "_vs_" in name}
