@@ -92,11 +92,11 @@ def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
     """Return the rows of one processor: ours divided by theirs."""
     lines = []
     for size in _losses(found):
-        what = f"loss with all statistics, {size['tokens']:,} tokens, vocabulary {size['vocabulary']:,}"
+        what = _loss_of(size)
         for peer in (peer for peer in PEERS if peer in size["time_vs"]):
             lines.append([what, PEERS[peer], number(size["time_vs"][peer]["median"], 2), number(size["memory_vs"][peer], 2)])
     if busy := found.get("loss", {}).get("busy"):
-        what = f"loss with all statistics, {busy['tokens']:,} tokens, vocabulary {busy['vocabulary']:,}, a busy neighbour"
+        what = f"{_loss_of(busy)}, a busy neighbour"
         lines.append([what, PEERS["torch"], number(busy["time_vs"]["torch"]["median"], 2), ""])
     if "step" in found:
         step = found["step"]
@@ -106,9 +106,12 @@ def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
         if floor := step.get("time_vs_floor"):
             lines.append([what, FLOOR, number(floor["hf"]["median"], 2), ""])
     if "gpu" in found:
-        what = f"loss with all statistics, {found['gpu']['tokens']:,} tokens, vocabulary {found['gpu']['vocabulary']:,}"
-        lines.append([what, FLOOR, number(found["gpu"]["time_vs_floor"]["median"], 2), ""])
+        lines.append([_loss_of(found["gpu"]), FLOOR, number(found["gpu"]["time_vs_floor"]["median"], 2), ""])
     return [[_machine(found["gpu" if "gpu" in found else "loss"]["machine"]), *line] for line in lines]
+
+
+def _loss_of(size: Mapping[str, int]) -> str:
+    return f"loss with all statistics, {size['tokens']:,} tokens, vocabulary {size['vocabulary']:,}"
 
 
 def _machine(machine: Mapping[str, object]) -> str:
