@@ -13,7 +13,7 @@ from opsd_lab.contexts import Prompts
 from opsd_lab.policies.head import check_head
 from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts import HFSampler, Rollout, SamplingParams
-from opsd_lab.rollouts.decoding import CachedSteps, WholeSequences, steps_for
+from opsd_lab.rollouts.decoding import CachedSteps, OneTokenSteps, WholeSequences, steps_for
 from opsd_lab.scoring.batching import Example, build_batch, micro_batches
 from opsd_lab.scoring.forward import score_completions
 from tests.adapters import ADAPTERS
@@ -38,6 +38,8 @@ MISFITS = {
 }
 # Architectures whose cache is not the same function, so that every token is computed from the whole sequence.
 WITHOUT_CACHE = {"RWKV": "takes no cache", "Zamba 2": "its logits are others than without"}
+# Those whose new tokens are computed without transformers' own forward pass.
+OF_LLAMAS_FORM = {"Llama", "Llama, tied", "Llama, padded vocabulary", "Llama, dynamic NTK", "Llama, yarn", "Qwen2", "Qwen3"}
 # Every architecture with all weights and with a LoRA, in both precisions; these with every adapter as well.
 BY_EVERY_ADAPTER = (
     *("Llama", "Llama, tied", "Llama, padded vocabulary", "Qwen2", "Qwen3", "Mistral", "Phi-3, longrope", "GPT-2", "GPT-NeoX"),
@@ -116,7 +118,7 @@ def test_a_cache_is_used_wherever_it_is_the_same_function(architecture):
     if architecture in WITHOUT_CACHE:
         assert kind is WholeSequences and re.search(WITHOUT_CACHE[architecture], told[0])
     else:
-        assert kind is CachedSteps and not told
+        assert kind is (OneTokenSteps if architecture in OF_LLAMAS_FORM else CachedSteps) and not told
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Mistral", "Llama 4", "Qwen3.5", "Mamba", "Granite 4"])

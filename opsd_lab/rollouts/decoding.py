@@ -16,6 +16,7 @@ from opsd_lab.policies.architecture import accepts, trunk_of
 from opsd_lab.policies.head import LogitHead, check_head, relative_difference, tolerance
 from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.decoding_layers import RoomyLayer, folding_attention, roomy_cache
+from opsd_lab.rollouts.one_token import OneTokenPass, fits_one_token
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 # Layers whose whole state `reorder_cache` selects; others, such as those that compress, may hold more.
@@ -107,6 +108,20 @@ class CachedSteps:
         self._rows, self._ids = kept, ids[:, None]
 
 
+class OneTokenSteps(CachedSteps):
+    """The same with `OneTokenPass` after the prompt, for trunks that it knows."""
+
+    def __init__(self, policy: Policy, prompts: list[list[int]]) -> None:
+        super().__init__(policy, prompts)
+        self._pass = OneTokenPass(self._trunk)
+
+    def states(self) -> Tensor:
+        """Return the states [B, H] that predict the next token of each sequence."""
+        if not self._cache.get_seq_length():
+            return super().states()
+        return self._pass(self._ids, self._mask if self._padded else None, self._positions, self._cache)[self._rows]
+
+
 class WholeSequences:
     """Every step computes the whole sequences, padded on the right as for the loss: the same function, for any architecture."""
 
@@ -138,10 +153,11 @@ def steps_for(policy: Policy) -> type[Steps]:
         NotImplementedError: for an architecture whose numbers the trainer could not compute, see `check_head`.
     """
     model = policy.causal_lm
-    known, kind = _chosen.setdefault(model, {}), (model.dtype, model.device.type, model.config._attn_implementation)
+    candidates = [OneTokenSteps, CachedSteps] if fits_one_token(trunk_of(model)) else [CachedSteps]
+    known, kind = _chosen.setdefault(model, {}), (model.dtype, model.device.type, model.config._attn_implementation, *candidates)
     if kind not in known:
         check_head(policy)
-        known[kind] = CachedSteps if (fault := _fault_of_cache(policy)) is None else WholeSequences
+        known[kind], fault = _first_right(policy, candidates)
         if fault:
             warnings.warn(
                 f"{policy.name} ({model.config.model_type}) is sampled without a cache, every token from the whole sequence: {fault}",
@@ -151,15 +167,24 @@ def steps_for(policy: Policy) -> type[Steps]:
     return known[kind]
 
 
+def _first_right(policy: Policy, candidates: list[type[CachedSteps]]) -> tuple[type[Steps], str | None]:
+    """Return the first kind of steps that computes the model's own function; whole sequences, and what the last one did wrong."""
+    fault = None
+    for kind in candidates:
+        if (fault := _fault_of(kind, policy)) is None:
+            return kind, None
+    return WholeSequences, fault
+
+
 @torch.inference_mode()
-def _fault_of_cache(policy: Policy) -> str | None:
-    """Return why the cache is not to be used, or None: four short sequences, two of one prompt, of which another one ends first."""
+def _fault_of(kind: type[CachedSteps], policy: Policy) -> str | None:
+    """Return why steps of a kind are not to be used, or None: four short sequences, two of one prompt; another one ends first."""
     new, head, size = 4, LogitHead.of(policy), len(policy.tokenizer)
     sequences = [[(7 * row + 3 * i + 5) % size for i in range(length)] for row, length in enumerate((6, 9, 13))]
     sequences.append(sequences[2][:-new] + [(token + 1) % size for token in sequences[2][-new:]])
     own = [policy.causal_lm(input_ids=torch.tensor([s], device=policy.device), use_cache=False).logits[0].float() for s in sequences]
     try:
-        steps, alive, pairs = CachedSteps(policy, [s[:-new] for s in sequences]), [0, 1, 2, 3], []
+        steps, alive, pairs = kind(policy, [s[:-new] for s in sequences]), [0, 1, 2, 3], []
         for step in range(new):
             expected = torch.stack([own[row][len(sequences[row]) - new + step - 1] for row in alive])
             pairs.append((expected, head(steps.states())))
