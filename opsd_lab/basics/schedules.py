@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -132,16 +133,24 @@ def at_step(piece: Piece, step: int, states: Mapping[Controller, Any] | None = N
 
 def controllers(*pieces: object) -> Iterator[Controller]:
     """Yield the controllers of some pieces, each once."""
-    found: dict[Controller, None] = {}
-    todo = list(pieces)
+    yield from dict.fromkeys(part for part in _varying_parts(pieces) if isinstance(part, Controller))
+
+
+def varies(piece: object) -> bool:
+    """Tell whether there is a schedule or a controller in a piece, so that `at_step` may give another one."""
+    return any(True for _ in _varying_parts((piece,)))
+
+
+def _varying_parts(pieces: Iterable[object]) -> Iterator[Schedule | Controller]:
+    """Yield the schedules and controllers in some pieces, the outer ones first; what `at_step` looks through, and lists."""
+    todo = deque(pieces)
     while todo:
-        piece = todo.pop(0)
-        if isinstance(piece, Controller):
-            found[piece] = None
+        piece = todo.popleft()
+        if isinstance(piece, (Schedule, Controller)):
+            yield piece
         elif isinstance(piece, (tuple, list)):
             todo.extend(piece)
         elif isinstance(piece, dict):
             todo.extend(piece.values())
         elif is_dataclass(piece) and not isinstance(piece, type):
             todo.extend(getattr(piece, field.name) for field in fields(piece))
-    yield from found

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from opsd_lab.basics.options import name_of
-from opsd_lab.basics.schedules import Controller, at_step
+from opsd_lab.basics.schedules import Controller, at_step, varies
 from opsd_lab.contexts.chat import ChatFormat, check_switches
 from opsd_lab.contexts.prompts import Prompt, PromptWriter, UnwritableText
 from opsd_lab.contexts.views import Shown, View, WrittenView, needs_rollout, reference_solution
@@ -117,11 +117,16 @@ class ContextBuilder:
 
     def at(self, step: int, states: Mapping[Controller, Any] | None = None) -> "ContextBuilder":
         """Return the builder with a step's numbers in place of the views' schedules and controllers; itself where there are none."""
-        if (view := at_step(self.view, step, states)) is self.view:
+        if not self._varies:
             return self
         found = copy.copy(self)  # not `replace`, which would prepare the formats anew
-        object.__setattr__(found, "view", view)
+        object.__setattr__(found, "view", at_step(self.view, step, states))
         return found
+
+    @cached_property
+    def _varies(self) -> bool:
+        # Looked for once: a view may hold something for each of thousands of problems.
+        return varies(self.view)
 
     def build(self, problem: Problem) -> Prompts:
         """Return the prompts of a problem; views that look at the rollout have none yet, see `with_rollout`.

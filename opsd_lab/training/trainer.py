@@ -128,7 +128,7 @@ class Trainer:
 
     def learning_rate(self, number: int) -> float:
         """Return the learning rate of a step."""
-        return self.at(number).params.learning_rate * min(1.0, number / (self.params.warmup_steps + 1))
+        return at_step(self.params, number, self.states).learning_rate * min(1.0, number / (self.params.warmup_steps + 1))
 
     def train(self, steps: int, *, progress: bool = True) -> Iterator[StepRecord]:
         """Take optimiser steps, yielding a record after each.
