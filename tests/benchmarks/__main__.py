@@ -9,11 +9,11 @@ import tyro
 from plotly.subplots import make_subplots
 
 from opsd_lab.policies.policy import multiplies_bfloat16
-from tests.benchmarks import gpu, graders, growth, loss, samplers, step
+from tests.benchmarks import gpu, graders, growth, loss, samplers, sharing, step
 from tests.benchmarks.measure import machine
 
 LOSS_SIZES = ((2048, 576, 49_152), (256, 1024, 151_936))
-PARTS = ("graders", "loss", "step", "samplers", "growth", "gpu")
+PARTS = ("graders", "loss", "step", "samplers", "sharing", "growth", "gpu")
 
 
 def ratios(found: dict[str, dict]) -> dict[str, float]:
@@ -36,6 +36,11 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
     if "samplers" in found:
         rates = {name: value["median"] for name, value in found["samplers"].items() if "_vs_" in name}
         result |= {f"{name}_tokens_per_s": rate for name, rate in rates.items()}
+    if "sharing" in found:
+        by = found["sharing"]["by"]
+        result |= {
+            f"shared_prompts_vs_alone_{name.replace(' ', '_')}": of_views["time_vs_alone"]["median"] for name, of_views in by.items()
+        }
     if "gpu" in found:
         result["gpu_loss_vs_floor"] = found["gpu"]["time_vs_floor"]["median"]
         result |= {f"gpu_loss_time_vs_{other}": value["median"] for other, value in found["gpu"]["loss"]["time_vs"].items()}
@@ -48,7 +53,7 @@ def ratios(found: dict[str, dict]) -> dict[str, float]:
 
 def draw(found: dict[str, dict], summary: dict[str, float]) -> go.Figure:
     """Return the page's figure: the ratios as bars, the growth as curves on logarithmic axes."""
-    curves = {name: curve for name, curve in found.get("growth", {}).items() if name != "machine"}
+    curves = {name: curve for name, curve in found.get("growth", {}).items() if "exponent" in curve}
     heading = "ratios: below 1 is better for times and memory, above 1 for tokens per second"
     titles = [heading, *(f"{n}: exponent {c['exponent']:.2f}" for n, c in curves.items())]
     figure = make_subplots(rows=1 + bool(curves), cols=max(1, len(curves)), subplot_titles=titles, specs=_specs(len(curves)))
@@ -90,6 +95,7 @@ def main(out: Path = Path("build"), dtype: str = "auto", rounds: int = 5, only: 
         },
         "step": lambda: step.compare(step.Workload(step.embedded, chosen), rounds),
         "samplers": lambda: samplers.compare(step.Workload(step.embedded, chosen, 32, 64), rounds),
+        "sharing": lambda: sharing.compare(step.Workload(step.embedded, chosen, prompts=2, each=8), rounds),
         "growth": lambda: growth.grow(chosen, min(rounds, 3)),
         "gpu": lambda: gpu.compare(rounds),
     }

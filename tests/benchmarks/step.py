@@ -11,14 +11,16 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import tyro
 from transformers import TrainerCallback
 
-from opsd_lab.contexts import ContextBuilder
-from opsd_lab.experiments.walkthrough import CHAT, reference_view, train_problems
+from opsd_lab.contexts import ContextBuilder, View, answer_only
+from opsd_lab.experiments.walkthrough import CHAT, control_view, reference_view, train_problems
+from opsd_lab.objectives import OPSD
+from opsd_lab.objectives.targets import GeometricMixture
 from opsd_lab.policies.policy import LORA_TARGETS, Policy, add_lora, load_policy
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams, VLLMSampler
 from opsd_lab.training.trainer import Trainer, TrainingParams
@@ -31,12 +33,15 @@ Step = Callable[[], float | None]
 
 @dataclass(frozen=True)
 class Workload:
-    """The model in a precision, how many problems of it, and the most tokens written for each."""
+    """The model in a precision; how many problems, rollouts of each, views, new tokens, and words that make prompts longer."""
 
     load: Callable[[torch.dtype], Policy]
     dtype: torch.dtype
     prompts: int = 16
     new_tokens: int = 28
+    each: int = 1
+    views: int = 1
+    words: int = 0
 
 
 def embedded(dtype: torch.dtype) -> Policy:
@@ -44,16 +49,24 @@ def embedded(dtype: torch.dtype) -> Policy:
     return load_policy(dtype=dtype)
 
 
-def _contexts(policy: Policy) -> ContextBuilder:
-    return ContextBuilder(policy.tokenizer, reference_view(), student=CHAT, teacher=CHAT)
+VIEWS: dict[str, View] = {"solution": reference_view(), "answer": answer_only, "other solution": control_view()}
+
+
+def prompts_of(policy: Policy, work: Workload) -> ContextBuilder:
+    """Return what renders the workload's prompts."""
+    view = reference_view() if work.views == 1 else dict(list(VIEWS.items())[: work.views])
+    chat = replace(CHAT, instruction=" ".join(["word"] * work.words))
+    return ContextBuilder(policy.tokenizer, view, student=chat, teacher=chat)
 
 
 def ours(make_sampler: Callable[[Policy], Sampler], work: Workload) -> Step:
-    """Return what takes one of our steps."""
+    """Return what takes one of our steps; several views are mixed in equal parts."""
     policy = add_lora(work.load(work.dtype))
-    sampling = SamplingParams(max_new_tokens=work.new_tokens)
-    params = TrainingParams(batch_size=work.prompts, learning_rate=LEARNING_RATE)
-    trainer = Trainer(policy, train_problems()[: work.prompts], _contexts(policy), make_sampler(policy), sampling, params=params)
+    sampling = SamplingParams(max_new_tokens=work.new_tokens, n=work.each)
+    params, contexts = TrainingParams(batch_size=work.prompts, learning_rate=LEARNING_RATE), prompts_of(policy, work)
+    objective = OPSD() if work.views == 1 else OPSD(target=GeometricMixture(dict.fromkeys(contexts.views, 1 / work.views)))
+    problems, sampler = train_problems()[: work.prompts], make_sampler(policy)
+    trainer = Trainer(policy, problems, contexts, sampler, sampling, objective=objective, params=params)
     return lambda: next(None for _ in trainer.train(1, progress=False))
 
 
@@ -86,7 +99,7 @@ def trl(work: Workload) -> Step:
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
     policy = work.load(work.dtype)
-    contexts, tokenizer = _contexts(policy), policy.tokenizer
+    contexts, tokenizer = prompts_of(policy, work), policy.tokenizer
     pairs = [contexts.build(problem) for problem in train_problems()[: work.prompts]]
     rows = [{"prompt": tokenizer.decode(p.student_ids), "privileged_context": tokenizer.decode(p.teacher_ids)} for p in pairs]
     assert [tuple(tokenizer(row["prompt"])["input_ids"]) for row in rows] == [p.student_ids for p in pairs]
