@@ -86,6 +86,34 @@ def family_findings(tables: Mapping[str, pd.DataFrame], best: int = 3) -> list[s
     return told
 
 
+def collapsed_methods(tables: Mapping[str, pd.DataFrame], **where: str) -> pd.DataFrame:
+    """Return the methods that collapsed, by task, with what their metrics said: a row for each, in words.
+
+    `seeds` says with how many of its seeds, `step` at which evaluation first, from the earliest to the latest seed. The metrics stand
+    as "first five steps → last five steps", the mean over the seeds that collapsed; `error` is that of a cell that failed. `tables`
+    are those of the studies, by task; `where` are `split`, `share` and `watched` of `collapses`.
+
+    Raises:
+        ValueError: as `collapses` does.
+    """
+    rows = []
+    for task, table in tables.items():
+        fallen = collapses(table, **where)
+        for arm, cells in fallen.groupby("arm", sort=False) if len(fallen) else ():
+            steps, of = sorted({cells["step"].min(), cells["step"].max()}), table.loc[table["arm"] == arm, "seed"].nunique()
+            row = {
+                "task": task,
+                "method": name_of_method(arm),
+                "seeds": f"{len(cells)} of {of}",
+                "step": " to ".join(map(str, steps)),
+            }
+            for first in (name for name in cells if name.endswith(", first")):
+                metric, pair = first.removesuffix(", first"), (first, first.replace(", first", ", last"))
+                row[metric] = " → ".join(number(cells[name].mean()) for name in pair)
+            rows.append(row | {"error": "; ".join(dict.fromkeys(filter(None, cells["error"])))})
+    return pd.DataFrame(rows)
+
+
 def name_of_method(key: str) -> str:
     """Return a method's name by its key; the key itself of an arm that is none."""
     return METHODS[key].name if key in METHODS else {"grpo": "GRPO"}.get(key, key)

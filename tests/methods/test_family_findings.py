@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from opsd_lab.experiments.family_findings import compare_methods, family_findings
+from opsd_lab.experiments.family_findings import collapsed_methods, compare_methods, family_findings
 from opsd_lab.figures.family import draw_effects, draw_methods
 from tests.test_results import results, table
 
@@ -80,3 +80,22 @@ def test_the_figures_of_methods_and_pieces_have_a_panel_for_each_task_and_mark_w
 def test_a_table_without_opsd_is_refused():
     with pytest.raises(ValueError, match="the baseline 'opsd' has no finished cell"):
         family_findings({"sheet": made({"base": 0.3, "tip": 0.5}, 0)})
+
+
+def test_collapsed_methods_are_told_with_their_seeds_steps_and_metrics():
+    whole = made(ARMS, 0).drop(columns="trace_loss")
+    early = [table("srpo", seed, 20 + seed, [1] + [0] * 399, split="watched") for seed in range(3)]
+    watched = [table("base", seed, 0, [1] * 400, split="watched") for seed in range(3)]
+    frame = pd.concat([whole, results(*early, *watched)], ignore_index=True)
+    entropies = [[2.0] * 5 + [1.0] * 9 + [0.25] * 5 if arm == "srpo" else [] for arm in frame["arm"]]
+    frame = frame.assign(trace_entropy=entropies)
+    found = collapsed_methods({"sheet": frame}, watched="watched").to_dict("records")
+    assert found == [
+        {"task": "sheet", "method": "SRPO", "seeds": "3 of 3", "step": "20 to 22", "entropy": "2 → 0.25", "error": ""}
+    ]
+    frame.loc[(frame["arm"] == "tip") & (frame["seed"] == 1), "error"] = "no rollout is right"
+    both = collapsed_methods({"sheet": frame, "chain": whole.assign(trace_entropy=[[]] * len(whole))}).set_index(["task", "method"])
+    assert both.loc[("sheet", "TIP"), ["seeds", "error"]].tolist() == ["1 of 3", "no rollout is right"]
+    assert both.loc[("chain", "SRPO"), "seeds"] == "3 of 3"
+    none = made({"base": 0.3, "opsd": 0.5}, 0)
+    assert collapsed_methods({"sheet": none}).empty
