@@ -90,9 +90,7 @@ def test_collapsed_methods_are_told_with_their_seeds_steps_and_metrics():
     entropies = [[2.0] * 5 + [1.0] * 9 + [0.25] * 5 if arm == "srpo" else [] for arm in frame["arm"]]
     frame = frame.assign(trace_entropy=entropies)
     found = collapsed_methods({"sheet": frame}, watched="watched").to_dict("records")
-    assert found == [
-        {"task": "sheet", "method": "SRPO", "seeds": "3 of 3", "step": "20 to 22", "entropy": "2 → 0.25", "error": ""}
-    ]
+    assert found == [{"task": "sheet", "method": "SRPO", "seeds": "3 of 3", "step": "20 to 22", "entropy": "2 → 0.25", "error": ""}]
     frame.loc[(frame["arm"] == "tip") & (frame["seed"] == 1), "error"] = "no rollout is right"
     both = collapsed_methods({"sheet": frame, "chain": whole.assign(trace_entropy=[[]] * len(whole))}).set_index(["task", "method"])
     assert both.loc[("sheet", "TIP"), ["seeds", "error"]].tolist() == ["1 of 3", "no rollout is right"]

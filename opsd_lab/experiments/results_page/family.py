@@ -1,0 +1,56 @@
+"""The page's fields about the family of methods: whose weights teach, everything else the same."""
+
+from opsd_lab.experiments.family import TASKS, WATCHED
+from opsd_lab.experiments.family_findings import collapsed_methods
+from opsd_lab.experiments.results_page.text import (
+    Fields,
+    accuracy,
+    check,
+    estimate,
+    markdown,
+    operations,
+    read_table,
+    seeds_of,
+    study_command,
+)
+from opsd_lab.studies.results import arm_table, changes, final_rows
+
+STEADY = ("initial", "average .99", "copy every 50")
+"""The teachers of which the page says that they never collapse."""
+FOLLOWING = ("average .95", "live")
+"""Those of which it says that they harm the other task."""
+
+
+NAMES = {"sheet": "worksheets", "chain": "chains"}
+
+
+def teachers() -> Fields:
+    """Return the fields of the study that sweeps the teacher's weights on both tasks of the sandbox."""
+    results = {task: read_table(f"teachers_{task}") for task in TASKS}
+    found = {task: arm_table(table, "initial").set_index("arm") for task, table in results.items()}
+    forgot = {
+        task: changes(results[task], [arm for arm in found[task].index if arm != "base"], [other]).set_index("arm")
+        for task, other in zip(TASKS, reversed(TASKS), strict=True)
+    }
+    lines = []
+    for arm in found[TASKS[0]].index:
+        trained = [accuracy(found[task].loc[arm]) for task in TASKS]
+        other = ["" if arm == "base" else estimate(*forgot[task].loc[arm, ["mean", "low", "high"]]) for task in TASKS]
+        lines.append([arm, *trained, *other])
+    fallen = collapsed_methods(results, watched=WATCHED)
+    check("the slow teachers never collapse", not fallen["method"].isin(STEADY).any())
+    check("training on worksheets does not harm chains", (forgot["sheet"]["high"] > 0).all())
+    check("fast teachers on chains harm worksheets", (forgot["chain"].loc[list(FOLLOWING), "high"] < 0).all())
+    last = final_rows(results[TASKS[0]])
+    return {
+        "teachers_commands": "` and `".join(
+            study_command(f"teachers-{task}", f"teachers_{task}", table) for task, table in results.items()
+        ),
+        "teachers_seeds": seeds_of(results[TASKS[0]]),
+        "teachers_operations": operations(last.loc[last["step"] > 0, "flops"].mean()),
+        "teachers_rate": f"{last['learning_rate'].max():g}",
+        "teachers_fell": "; ".join(f"{row.method} on {NAMES[row.task]} with {row.seeds} seeds" for row in fallen.itertuples()),
+        "teachers": markdown(
+            ["teacher", "worksheets", "chains", "trained on worksheets: chains", "trained on chains: worksheets"], lines
+        ),
+    }
