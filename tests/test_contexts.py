@@ -1,5 +1,6 @@
 import pytest
 
+from opsd_lab.basics.schedules import Linear
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -11,6 +12,7 @@ from opsd_lab.contexts import (
     reference_solution,
     wrong_solution,
 )
+from opsd_lab.contexts.views import PartialSolution
 from opsd_lab.problems.problem import Problem
 from tests.conftest import PROBLEMS, byte_tokenizer
 
@@ -142,3 +144,11 @@ def test_a_prompt_that_is_too_long_is_an_error_that_names_the_problem_and_nothin
     with pytest.raises(ValueError, match=r"problem 'p': the teacher's prompt has .* leave the problem out"):
         length = len(ContextBuilder(byte_tokenizer()).build(PROBLEM).student_ids)
         ContextBuilder(byte_tokenizer(), max_tokens=length).build(PROBLEM)
+
+
+def test_a_builder_gives_a_steps_views_and_itself_where_none_varies():
+    tokenizer = byte_tokenizer()
+    steady = ContextBuilder(tokenizer, {"one": reference_solution, "two": no_privilege})
+    assert steady.at(1) is steady
+    changing = ContextBuilder(tokenizer, PartialSolution(Linear(0.0, 1.0, 4)))
+    assert [changing.at(step).view for step in (1, 3)] == [PartialSolution(0.25), PartialSolution(0.75)]

@@ -86,7 +86,7 @@ def family_findings(tables: Mapping[str, pd.DataFrame], best: int = 3) -> list[s
     return told
 
 
-def collapsed_methods(tables: Mapping[str, pd.DataFrame], **where: str) -> pd.DataFrame:
+def collapsed_methods(tables: Mapping[str, pd.DataFrame], **where: str | float) -> pd.DataFrame:
     """Return the methods that collapsed, by task, with what their metrics said: a row for each, in words.
 
     `seeds` says with how many of its seeds, `step` at which evaluation first, from the earliest to the latest seed. The metrics stand

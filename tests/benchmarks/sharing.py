@@ -14,8 +14,6 @@ import tyro
 from torch import Tensor
 
 from opsd_lab.experiments.walkthrough import train_problems
-from opsd_lab.objectives import OPSD
-from opsd_lab.objectives.targets import GeometricMixture
 from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import Policy, add_lora
 from opsd_lab.policies.teachers import fixed_teacher
@@ -26,7 +24,7 @@ from opsd_lab.scoring.pipeline import Pipeline
 from opsd_lab.supervision import build_examples
 from tests.benchmarks.measure import alternate, medians, ratio, show
 from tests.benchmarks.samplers import disturb
-from tests.benchmarks.step import Workload, embedded, prompts_of
+from tests.benchmarks.step import Workload, embedded, objective_of, prompts_of
 
 
 @contextmanager
@@ -66,8 +64,7 @@ def compare(work: Workload, rounds: int) -> dict[str, object]:
         )
         examples = build_examples(contexts, problems, rollouts)
         batch = build_batch(examples, policy.pad_id, policy.device)
-        objective = OPSD() if views == 1 else OPSD(target=GeometricMixture(dict.fromkeys(contexts.views, 1 / views)))
-        given = policy, Pipeline(policy, fixed_teacher(policy), objective), batch
+        given = policy, Pipeline(policy, fixed_teacher(policy), objective_of(replace(work, views=views))), batch
         runs = {"shared": functools.partial(learn, *given), "alone": functools.partial(alone, *given)}
         seconds = alternate(runs, rounds, f"shared prompts, {views} views")
         (loss, gradient), (own_loss, own_gradient) = (run() for run in runs.values())

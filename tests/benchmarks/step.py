@@ -59,14 +59,18 @@ def prompts_of(policy: Policy, work: Workload) -> ContextBuilder:
     return ContextBuilder(policy.tokenizer, view, student=chat, teacher=chat)
 
 
+def objective_of(work: Workload) -> OPSD:
+    """Return OPSD; several views are mixed in equal parts."""
+    return OPSD() if work.views == 1 else OPSD(target=GeometricMixture(dict.fromkeys(list(VIEWS)[: work.views], 1 / work.views)))
+
+
 def ours(make_sampler: Callable[[Policy], Sampler], work: Workload) -> Step:
-    """Return what takes one of our steps; several views are mixed in equal parts."""
+    """Return what takes one of our steps."""
     policy = add_lora(work.load(work.dtype))
     sampling = SamplingParams(max_new_tokens=work.new_tokens, n=work.each)
     params, contexts = TrainingParams(batch_size=work.prompts, learning_rate=LEARNING_RATE), prompts_of(policy, work)
-    objective = OPSD() if work.views == 1 else OPSD(target=GeometricMixture(dict.fromkeys(contexts.views, 1 / work.views)))
     problems, sampler = train_problems()[: work.prompts], make_sampler(policy)
-    trainer = Trainer(policy, problems, contexts, sampler, sampling, objective=objective, params=params)
+    trainer = Trainer(policy, problems, contexts, sampler, sampling, objective=objective_of(work), params=params)
     return lambda: next(None for _ in trainer.train(1, progress=False))
 
 

@@ -18,10 +18,9 @@ from opsd_lab.studies.results import arm_table, changes, final_rows
 STEADY = ("initial", "average .99", "copy every 50")
 """The teachers of which the page says that they never collapse."""
 FOLLOWING = ("average .95", "live")
-"""Those of which it says that they harm the other task."""
-
-
+"""Those of which it says that training on chains with them harms worksheets."""
 NAMES = {"sheet": "worksheets", "chain": "chains"}
+"""What the page calls the tasks."""
 
 
 def teachers() -> Fields:
@@ -39,9 +38,9 @@ def teachers() -> Fields:
         lines.append([arm, *trained, *other])
     fallen = collapsed_methods(results, watched=WATCHED)
     check("the slow teachers never collapse", not fallen["method"].isin(STEADY).any())
-    check("training on worksheets does not harm chains", (forgot["sheet"]["high"] > 0).all())
+    check("after training on worksheets no mean on chains is lower", (forgot["sheet"]["mean"] > 0).all())
     check("fast teachers on chains harm worksheets", (forgot["chain"].loc[list(FOLLOWING), "high"] < 0).all())
-    last = final_rows(results[TASKS[0]])
+    last, (sheet, chain) = final_rows(results[TASKS[0]]), (NAMES[task] for task in TASKS)
     return {
         "teachers_commands": "` and `".join(
             study_command(f"teachers-{task}", f"teachers_{task}", table) for task, table in results.items()
@@ -50,7 +49,5 @@ def teachers() -> Fields:
         "teachers_operations": operations(last.loc[last["step"] > 0, "flops"].mean()),
         "teachers_rate": f"{last['learning_rate'].max():g}",
         "teachers_fell": "; ".join(f"{row.method} on {NAMES[row.task]} with {row.seeds} seeds" for row in fallen.itertuples()),
-        "teachers": markdown(
-            ["teacher", "worksheets", "chains", "trained on worksheets: chains", "trained on chains: worksheets"], lines
-        ),
+        "teachers": markdown(["teacher", sheet, chain, f"trained on {sheet}: {chain}", f"trained on {chain}: {sheet}"], lines),
     }
