@@ -30,6 +30,7 @@ def champ(
     out: Path | None = None,
     problems: int | None = None,
     compared: int = 60,
+    dtype: str = "auto",
 ) -> None:
     """Score CHAMP's annotated solutions under the reference and another problem's, and those of some problems under every view.
 
@@ -41,6 +42,7 @@ def champ(
         out: the Parquet file to write; it holds numbers and no text of the solutions. Left out, build/champ_MODEL.parquet.
         problems: of how many problems, drawn with a seed, both solutions are scored; left out, of all 270.
         compared: for how many problems all views are compared.
+        dtype: what the model computes in, such as float32; left out, as `load_policy` chooses.
     """
     from opsd_lab.experiments.champ_study import champ_views, measure_champ, with_all_views
     from opsd_lab.problems.champ import champ_problems, champ_solutions
@@ -51,7 +53,7 @@ def champ(
     plan = {"all": (every if problems is None else with_all_views(every, problems), both)}
     if compared:
         plan["compared"] = with_all_views(every, compared), views
-    rows = measure_champ(load_policy(model), plan, champ_solutions(), path, model=model)
+    rows = measure_champ(load_policy(model, dtype=dtype), plan, champ_solutions(), path, model=model)
     for view, of in rows[rows["scope"] == "all"].groupby("view", sort=False):
         print(view, first_wrong_step(of.reset_index(drop=True)).round(3).to_string(index=False), sep="\n")
 
@@ -68,6 +70,8 @@ def premise(
     count: int = 32,
     n: int = 4,
     max_new_tokens: int = 320,
+    chunk: int = 8,
+    dtype: str = "auto",
 ) -> None:
     """Measure how well a model answers the same problems under each privileged view; write every verdict and print the table.
 
@@ -81,13 +85,15 @@ def premise(
         count: how many problems of each set.
         n: answers for each problem under each view.
         max_new_tokens: how long an answer may be.
+        chunk: how many problems are answered at once, before the file is written.
+        dtype: what the model computes in, such as float32; left out, as `load_policy` chooses.
     """
     from opsd_lab.experiments.premise import SETS, Premise, measure_premise, premise_table
 
     path = out or Path("build") / f"premise_{file_name(model)}.parquet"
-    wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n))
+    wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n), chunk=chunk)
     with Grader() as grader:
-        rows = measure_premise(load_policy(model), wanted, grader, path, model=model)
+        rows = measure_premise(load_policy(model, dtype=dtype), wanted, grader, path, model=model)
     print(premise_table(rows).drop(columns=["n", "unit", "note"]).round(2).to_string(index=False))
 
 
@@ -98,6 +104,7 @@ def solutions(
     n: int = 2,
     max_new_tokens: int = 320,
     parts: Path = Path("build/solutions"),
+    dtype: str = "auto",
 ) -> None:
     """Measure what a teacher says of the solutions that a model writes itself: at its first wrong step, and at sound steps after it.
 
@@ -110,11 +117,13 @@ def solutions(
         n: solutions of each problem.
         max_new_tokens: how long a solution may be.
         parts: the folder for the rollouts and finished parts of the scoring.
+        dtype: what the model computes in, such as float32; left out, as `load_policy` chooses.
     """
     from opsd_lab.experiments.own_solutions import own_solutions
 
     name, sampling = file_name(model), SamplingParams(max_new_tokens, temperature=1.0, n=n)
-    rows = own_solutions(load_policy(model), open_problems(data)[0], sampling, parts / name).assign(model=model, data=data)
+    policy = load_policy(model, dtype=dtype)
+    rows = own_solutions(policy, open_problems(data)[0], sampling, parts / name).assign(model=model, data=data)
     path = out or Path("build") / f"solutions_{name}.parquet"
     write_whole(path, partial(rows.to_parquet, index=False, compression="zstd"))
     told = rows[(rows["per"] == "token") & (rows["column"] == "gap") & rows["label"].isin(["correct", "incorrect"])]

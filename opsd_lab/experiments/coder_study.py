@@ -17,7 +17,7 @@ RATE = 1e-4  # of every arm; nothing was searched
 
 def coder_policy(seed: int) -> Policy:
     """Return the model with a fresh LoRA."""
-    return add_lora(load_policy(MODEL), seed=seed)
+    return add_lora(load_policy(MODEL, dtype="float32"), seed=seed)
 
 
 def worked(problem: Problem) -> str:

@@ -184,8 +184,14 @@ def copied_share(text: str, shown: str) -> float:
     White space counts as one space. An empty text has copied nothing.
     """
     text, shown = " ".join(text.split()), " ".join(shown.split())
+    if _runs(text).isdisjoint(_runs(shown)):  # which is quickly told, where the alignment is not
+        return 0.0
     blocks = SequenceMatcher(None, shown, text, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks if block.size >= LEAST_RUN) / max(1, len(text))
+
+
+def _runs(text: str) -> set[str]:
+    return {text[start : start + LEAST_RUN] for start in range(len(text) - LEAST_RUN + 1)}
 
 
 def premise_table(rows: pd.DataFrame) -> pd.DataFrame:
