@@ -69,7 +69,7 @@ def premise(
     sets: tuple[str, ...] = (),
     count: int = 32,
     n: int = 4,
-    max_new_tokens: int = 320,
+    max_new_tokens: int = 768,
     chunk: int = 8,
     dtype: str = "auto",
 ) -> None:

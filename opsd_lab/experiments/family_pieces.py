@@ -19,7 +19,8 @@ from opsd_lab.training.recipes import Recipe
 
 TEACHERS = {"fixed_teacher": "initial", "ema_teacher": "average", "refreshed_teacher": "copy", "live_teacher": "live"}
 PEERS = (FailedPeer, MixedPeers, ShortestPeer, SuccessfulPeer)
-CHOICES = ("signal", "teacher", "view")  # the pieces of which a recipe has one of several
+CHOICES = {"signal": "reverse KL", "teacher": "initial", "view": "solution"}
+"""The pieces of which a recipe has one of several, with the choice that the others are compared with."""
 
 
 def pieces_of(recipe: Recipe) -> dict[str, object]:
@@ -88,14 +89,13 @@ def marginal_effects(accuracy: pd.DataFrame, recipes: dict[str, Recipe]) -> pd.D
     """Return what each piece is worth: the coefficients of a least-squares regression of accuracy on the pieces of the methods.
 
     `accuracy` has a row for each method (`arm`) and seed, with its `accuracy`; `recipes` are the methods' own, by arm. Choices count
-    from reverse KL, the initial policy and the solution. The intervals take the seeds of a method as one cluster. Returned are piece,
-    value, mean, low, high, n (methods that have it), unit. Pieces that come with each other cannot be told apart.
+    from that in `CHOICES`, which stands in the column `against`. The intervals take the seeds of a method as one cluster. Returned
+    are piece, value, against, mean, low, high, n (methods that have it), unit. Pieces that come with each other cannot be told apart.
     """
     rows = accuracy.assign(**pd.DataFrame([pieces_of(recipes[arm]) for arm in accuracy["arm"]], index=accuracy.index))
     flags = [name for name in pieces_of(next(iter(recipes.values()))) if name not in CHOICES]
     rows = rows.assign(**{name: rows[name].astype(int) for name in flags})
-    plain = {"signal": "reverse KL", "teacher": "initial", "view": "solution"}
-    formula = "accuracy ~ " + " + ".join([f"C({name}, Treatment('{plain[name]}'))" for name in CHOICES] + flags)
+    formula = "accuracy ~ " + " + ".join([f"C({name}, Treatment('{plain}'))" for name, plain in CHOICES.items()] + flags)
     groups = rows["arm"].astype("category").cat.codes
     fit = smf.ols(formula, rows).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     bounds, found = fit.conf_int(), []
@@ -105,8 +105,8 @@ def marginal_effects(accuracy: pd.DataFrame, recipes: dict[str, Recipe]) -> pd.D
         value = term.rpartition("[T.")[2].rstrip("]") if name in CHOICES else "yes"
         count = int((methods[name] == (value if name in CHOICES else 1)).sum())
         low, high = bounds.loc[term]
-        row = {"piece": name.replace("_", " "), "value": value, "mean": fit.params[term], "low": low, "high": high}
-        found.append(row | {"n": count, "unit": "methods"})
+        row = {"piece": name.replace("_", " "), "value": value, "against": CHOICES.get(name, "")}
+        found.append(row | {"mean": fit.params[term], "low": low, "high": high, "n": count, "unit": "methods"})
     return pd.DataFrame(found)
 
 

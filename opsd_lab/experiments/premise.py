@@ -76,7 +76,7 @@ class Premise:
 
     sets: tuple[str, ...] = tuple(SETS)
     count: int = 32
-    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(320, temperature=0.7, n=4))
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(768, temperature=0.7, n=4))
     chat: ChatFormat = field(default_factory=ChatFormat)
     chunk: int = 8
     seed: int = 0

@@ -104,11 +104,14 @@ def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth"
     Raises:
         ValueError: when a column is missing, or a task has two rows of a value.
     """
-    check_frame("draw_effects", frame, ["task", "piece", "value"])
+    check_frame("draw_effects", frame, ["task", "piece", "value"], ["against"])
     rows = [piece if value == "yes" else f"{piece}: {value}" for piece, value in zip(frame["piece"], frame["value"], strict=True)]
     sure = np.select([frame["low"] > 0, frame["high"] < 0], [ABOVE, BELOW], NEITHER)
     figure = _dots(frame.assign(row=rows, verdict=sure), list(dict.fromkeys(rows)), SIGNS)
-    note = "Accuracy by a regression over methods, 95 % intervals. Choices count from reverse KL, the initial policy, the solution"
+    chosen = [plain(f"{piece} {name}") for piece, name in zip(frame["piece"], frame["against"], strict=True) if name]
+    note = "Accuracy by a regression over methods, 95 % intervals"
+    if chosen:
+        note += f". Choices are compared with: {', '.join(dict.fromkeys(chosen))}"
     return _under(figure, title, note, 24 * len(set(rows)))
 
 

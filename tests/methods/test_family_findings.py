@@ -69,8 +69,9 @@ def test_the_figures_of_methods_and_pieces_have_a_panel_for_each_task_and_mark_w
             {"task": "sheet", "piece": "clip", "value": "yes", "mean": 0.1, "low": -0.1, "high": 0.3},
             {"task": "chain", "piece": "signal", "value": "gap", "mean": 0.2, "low": 0.1, "high": 0.3},
         ]
-    ).assign(n=5, unit="methods")
+    ).assign(against=["reverse KL", "", "reverse KL"], n=5, unit="methods")
     figure = draw_effects(effects)
+    assert "compared with: signal reverse KL" in figure.layout.title.text.replace("<br>", " ")
     assert list(figure.layout.yaxis.ticktext) == ["signal: gap", "clip"]
     assert {t.name: t.x for t in figure.data if t.showlegend} == {"above 0": (0.2,), "below 0": (-0.1,), "neither": (0.1,)}
     with pytest.raises(ValueError, match="draw_effects: several rows have"):

@@ -441,6 +441,7 @@ def test_the_regression_finds_what_a_piece_is_worth_and_what_is_worth_nothing():
         row = found.loc[key]
         assert row["mean"] == pytest.approx(value, abs=0.02) and row["low"] < row["mean"] < row["high"] < row["low"] + 0.1
     assert found["n"].ge(1).all() and set(found["unit"]) == {"methods"}
+    assert found.loc[("signal", "gap"), "against"] == "reverse KL" and found.loc[("clip", "yes"), "against"] == ""
 
 
 def test_a_collapse_is_found_at_its_first_evaluation_with_what_its_metrics_were():
