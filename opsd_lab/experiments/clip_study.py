@@ -23,6 +23,7 @@ from opsd_lab.training.clipping import COSINE, ClipMeasured, clip_cosine_of_weig
 from opsd_lab.training.recipes import Recipe
 
 CLIPS = (0.05, 1e-3, 1e-6, 1e-7)
+NOISE = 1e-6  # nats: below it, a divergence between two passes over the same text is rounding
 TRAINED = (None, 0.05, 1e-3, 1e-6)  # None: no clip
 VIEWS: dict[str, View] = {"reference": bare_solution, "other problem": OtherProblem(closing=""), "none": no_privilege}
 
@@ -34,7 +35,8 @@ def clip_rows(
 
     One row per view and clip: model, view, clip, the estimate of the mean cosine between clipped and unclipped gradient by the
     student's logits (over problems), `clipped`, the share of tokens of which the clip took something, and `weights`, the cosine in
-    the trainable weights. Without a view both sides are the same, there is no direction, and the estimate is NaN.
+    the trainable weights. Tokens on which both sides differ by rounding alone (`NOISE`) have no direction and do not count. Without
+    a view these are all, and the estimates are NaN.
 
     Args:
         policy: the student, and the teacher.
@@ -53,9 +55,11 @@ def clip_rows(
         table = score_rollouts(policy, fixed_teacher(policy), ClipMeasured(objective), examples, progress=False)
         rows, estimates = prepare(table, "clip_rows"), Estimates(["model", "view", "clip"])
         cosines = rows.frame[COSINE].to_numpy()
-        estimates.add((name, view, clip), rows.units, np.nan_to_num(cosines), np.isfinite(cosines))
-        clipped = float((table.frame["clipped"] > 0).mean())
-        weights = clip_cosine_of_weights(policy, fixed_teacher(policy), objective, examples)
+        counted = np.isfinite(cosines) & ((rows.frame["divergence"] + rows.frame["clipped"]).to_numpy() > NOISE)
+        estimates.add((name, view, clip), rows.units, np.nan_to_num(cosines), counted)
+        clipped, weights = float((table.frame["clipped"] > 0).mean()), float("nan")
+        if counted.any():
+            weights = clip_cosine_of_weights(policy, fixed_teacher(policy), objective, examples)
         found.append(estimates.frame().assign(clipped=clipped, weights=weights))
     return pd.concat(found, ignore_index=True)
 

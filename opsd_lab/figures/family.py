@@ -115,6 +115,23 @@ def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth"
     return _under(figure, title, note, 24 * len(set(rows)))
 
 
+def draw_clip(frame: pd.DataFrame, *, title: str = "Does the clipped gradient point to the teacher?") -> go.Figure:
+    """Draw the mean cosine between forward KL's clipped and unclipped gradient, a panel for each model, a row for each view and clip.
+
+    `frame` has the columns of `clip_rows`; rows without a direction, such as those without a view, are left out.
+
+    Raises:
+        ValueError: when a column is missing, or a model has two rows of a view and clip.
+    """
+    check_frame("draw_clip", frame, ["model", "view", "clip"], ["clipped"])
+    shown = frame[frame["mean"].notna()]
+    rows = [f"{view}, clip {clip:g}" for view, clip in zip(shown["view"], shown["clip"], strict=True)]
+    sure = np.select([shown["low"] > 0, shown["high"] < 0], [ABOVE, BELOW], NEITHER)
+    figure = _dots(shown.assign(task=shown["model"], row=rows, verdict=sure), list(dict.fromkeys(rows)), SIGNS)
+    note = f"1: the same direction, -1: the opposite one; by the student's logits. {INTERVALS}; {counted(shown)}"
+    return _under(figure, title, note, 24 * len(set(rows))).update_xaxes(tickformat=".1f", range=[-1.05, 1.05])
+
+
 def _dots(frame: pd.DataFrame, order: list[str], marks: Mapping[str, Mapping]) -> go.Figure:
     """Return a panel for each `task` of the frame with a dot for each `row`, in an order; the `verdict` is the mark."""
     tasks, place = frame["task"].unique().tolist(), {name: at for at, name in enumerate(order)}
