@@ -10,7 +10,7 @@ from opsd_lab.experiments.family_pieces import collapses
 from opsd_lab.figures.family import BETTER, FAILED, NEITHER, WORSE
 from opsd_lab.figures.words import number
 from opsd_lab.methods import METHODS
-from opsd_lab.studies.results import arm_table, changes, final_rows
+from opsd_lab.studies.results import arm_table, changes, choose, final_rows
 
 BASE, OPSD = "base", "opsd"
 LEVEL = 0.05  # of p after Holm's correction
@@ -112,6 +112,25 @@ def collapsed_methods(tables: Mapping[str, pd.DataFrame], **where: str | float) 
                 row[metric] = " → ".join(number(cells[name].mean()) for name in pair)
             rows.append(row | {"error": "; ".join(dict.fromkeys(filter(None, cells["error"])))})
     return pd.DataFrame(rows)
+
+
+def search_gains(search: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
+    """Return what each method gained over the initial policy at each learning rate of a search, from the table of its study.
+
+    Columns: method, learning_rate, `chosen` (whether it is the rate with the method's best accuracy), then the estimate. The interval
+    is over problems; with one seed it says nothing of other seeds.
+
+    Raises:
+        ValueError: when the table lacks the initial policy.
+    """
+    found = arm_table(search, BASE, split).set_index("arm")
+    last = final_rows(search, split).query("step > 0").drop_duplicates("arm").set_index("arm")
+    best = set(zip(*(choose(search, split)[name] for name in ("method", "learning_rate")), strict=True))
+    rows = pd.DataFrame({"method": last["method"].map(name_of_method), "learning_rate": last["learning_rate"]})
+    rows["chosen"] = [pair in best for pair in zip(last["method"], last["learning_rate"], strict=True)]
+    for name in ("mean", "low", "high"):
+        rows[name] = found["difference" if name == "mean" else f"difference_{name}"].reindex(rows.index)
+    return rows.assign(n=int(last["n"].max()), unit="problems").reset_index(drop=True)
 
 
 def name_of_method(key: str) -> str:

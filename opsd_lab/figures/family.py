@@ -96,6 +96,32 @@ def draw_methods(frame: pd.DataFrame, *, title: str = "What each method gained")
     return _under(figure, title, note, 21 * len(order))
 
 
+def draw_search(frame: pd.DataFrame, *, title: str = "What each method gained, by learning rate") -> go.Figure:
+    """Draw a row for each method and a column for each learning rate: the gain, blue above zero, orange below.
+
+    `frame` has the columns of `search_gains`. The gain at the chosen rate is bold, and one whose interval does not exclude 0 is grey.
+    Methods stand by their best gain.
+
+    Raises:
+        ValueError: when a column is missing, or a method has two rows of a rate.
+    """
+    check_frame("draw_search", frame, ["method", "learning_rate"], ["chosen"])
+    methods = frame.groupby("method", sort=False)["mean"].max().sort_values(ascending=False).index.tolist()
+    rates = sorted(frame["learning_rate"].unique())
+    wide = frame.pivot(index="method", columns="learning_rate", values=[*NUMBERS, "chosen"]).reindex(methods)
+    mean, low, high = (wide[name][rates].to_numpy(float) for name in NUMBERS)
+    chosen, sure = wide["chosen"][rates].to_numpy() == 1, (low > 0) | (high < 0)
+    text = [[_cell(*cell) for cell in zip(*line, strict=True)] for line in zip(mean, sure, strict=True)]
+    text = [[f"<b>{t}</b>" if bold else t for t, bold in zip(*line, strict=True)] for line in zip(text, chosen, strict=True)]
+    hover = [
+        ["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in np.stack([mean, low, high], -1)
+    ]
+    limit = float(np.nanmax(np.abs(mean)))
+    figure = heatmap(mean, [plain(name) for name in methods], [f"{rate:g}" for rate in rates], limit, text, hover)
+    note = f"Accuracy minus the initial policy's. Bold: the chosen rate. Grey: the interval holds 0. {INTERVALS}; {counted(frame)}"
+    return finish(figure, title, note, 21 * len(methods), above=24).update_xaxes(type="category")
+
+
 def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth") -> go.Figure:
     """Draw the coefficients of the pieces, a panel for each task, a row for each value of a piece.
 
@@ -144,7 +170,7 @@ def _dots(frame: pd.DataFrame, order: list[str], marks: Mapping[str, Mapping]) -
             add_dots(figure, chosen, heights, style=marks[verdict], names=names, name=verdict, legend=task == told, col=col)
     name_rows(figure, [plain(name) for name in order])
     mark_zero(figure, "x")
-    return figure.update_xaxes(tickformat=".0%")
+    return figure.update_xaxes(tickformat=".0%", matches="x")
 
 
 def _under(figure: go.Figure, title: str, note: str, height: int) -> go.Figure:

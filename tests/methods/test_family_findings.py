@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from opsd_lab.experiments.family_findings import collapsed_methods, compare_methods, family_findings
-from opsd_lab.figures.family import draw_effects, draw_methods
+from opsd_lab.experiments.family_findings import collapsed_methods, compare_methods, family_findings, search_gains
+from opsd_lab.figures.family import draw_effects, draw_methods, draw_search
 from tests.test_results import results, table
 
 ARMS = {"base": 0.3, "opsd": 0.5, "rlsd": 0.52, "tip": 0.9, "srpo": 0.02, "grpo": 0.3}
@@ -76,6 +76,21 @@ def test_the_figures_of_methods_and_pieces_have_a_panel_for_each_task_and_mark_w
     assert {t.name: t.x for t in figure.data if t.showlegend} == {"above 0": (0.2,), "below 0": (-0.1,), "neither": (0.1,)}
     with pytest.raises(ValueError, match="draw_effects: several rows have"):
         draw_effects(pd.concat([effects, effects]))
+
+
+def test_a_search_tells_what_each_method_gained_at_each_rate_and_which_rate_is_taken():
+    shares = {"base": 0.3, "tip, slow": 0.5, "tip, fast": 0.9, "rlsd, slow": 0.31, "rlsd, fast": 0.02}
+    whole = made(shares, 0).query("seed == 0")
+    about = [("base", np.nan) if arm == "base" else (arm[:-6], 1e-4 if arm.endswith("fast") else 1e-5) for arm in whole["arm"]]
+    search = whole.assign(split="validation", **dict(zip(("method", "learning_rate"), zip(*about, strict=True), strict=True)))
+    found = search_gains(search).set_index(["method", "learning_rate"])
+    accuracy = whole.set_index("arm")["accuracy"]
+    assert found.loc[("TIP", 1e-4), "mean"] == pytest.approx(accuracy["tip, fast"] - accuracy["base"])
+    assert found.loc[("TIP", 1e-4), "low"] > 0 > found.loc[("RLSD", 1e-4), "high"]
+    assert found["chosen"].to_dict() == {("TIP", 1e-5): False, ("TIP", 1e-4): True, ("RLSD", 1e-5): True, ("RLSD", 1e-4): False}
+    (cells,) = draw_search(found.reset_index()).data
+    assert list(cells.x) == ["1e-05", "0.0001"] and list(cells.y) == ["TIP", "RLSD"]
+    assert [text.startswith("<b>") for line in cells.text for text in line] == [False, True, True, False]
 
 
 def test_a_table_without_opsd_is_refused():
