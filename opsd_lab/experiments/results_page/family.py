@@ -1,7 +1,7 @@
-"""The page's fields about the family of methods: whose weights teach, everything else the same."""
+"""The page's fields about the family of methods: whose weights teach, and at which learning rates the methods were tried."""
 
 from opsd_lab.experiments.family import TASKS, WATCHED
-from opsd_lab.experiments.family_findings import collapsed_methods
+from opsd_lab.experiments.family_findings import collapsed_methods, search_gains
 from opsd_lab.experiments.results_page.text import (
     Fields,
     accuracy,
@@ -50,4 +50,25 @@ def teachers() -> Fields:
         "teachers_rate": f"{last['learning_rate'].max():g}",
         "teachers_fell": "; ".join(f"{row.method} on {NAMES[row.task]} with {row.seeds} seeds" for row in fallen.itertuples()),
         "teachers": markdown(["teacher", sheet, chain, f"trained on {sheet}: {chain}", f"trained on {chain}: {sheet}"], lines),
+    }
+
+
+def rates(best: int = 3) -> Fields:
+    """Return the fields of the search over the family's learning rates; the `best` methods are named."""
+    table = read_table("family_search")
+    gains, last = search_gains(table), final_rows(table, "validation").query("step > 0")
+    chosen, highest = gains[gains["chosen"]], gains[gains["learning_rate"] == gains["learning_rate"].max()]
+    kept = gains.groupby("method")["high"].max() < 0
+    top = chosen.nlargest(best, "mean")
+    return {
+        "search_command": study_command("family-search", "family_search", table),
+        "search_methods": gains["method"].nunique(),
+        "search_rates": ", ".join(f"{rate:g}" for rate in sorted(gains["learning_rate"].unique())),
+        "search_operations": operations(last["flops"].mean()),
+        "search_problems": f"{last['n'].max()} validation problems, {last['samples'].max()} samples each",
+        "search_above": (chosen["low"] > 0).sum(),
+        "search_never": kept.sum(),
+        "search_fell": (highest["high"] < 0).sum(),
+        "search_fastest": f"{gains['learning_rate'].max():g}",
+        "search_best": "; ".join(f"{row.method} {estimate(row.mean, row.low, row.high)}" for row in top.itertuples()),
     }
