@@ -96,5 +96,5 @@ def test_the_command_scores_any_model_under_reference_and_other_problem_and_goes
     assert sum(scored) == 2 + len(set(gone) & set(rows.loc[rows["scope"] == "compared", "problem_id"]))
     pd.testing.assert_frame_equal(pd.read_parquet(path), rows, rtol=1e-3, atol=1e-4)  # other micro-batches round otherwise
     rows.assign(settings="0" * 64).to_parquet(path)
-    with pytest.raises(ValueError, match=r"a\.parquet holds the numbers of another model"):
+    with pytest.raises(ValueError, match=r"a\.parquet holds another measurement"):
         measuring.champ(out=path, **options)

@@ -1,14 +1,13 @@
 """CHAMP's annotated solutions scored under privileged views, by any causal language model."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from opsd_lab.basics.files import write_whole
+from opsd_lab.basics.growing_table import SETTINGS, GrowingTable
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -144,28 +143,24 @@ def measure_champ(
         progress: whether a bar shows the problems, and the time that is left.
 
     Raises:
-        ValueError: when the file holds the numbers of another model, of other views or of other versions.
+        ValueError: when the file holds another measurement, that of another model, of other views or of other versions.
     """
-    own, wanted = policy_parts(policy) | versions(), {}
-    for scope, (_, views) in plan.items():
-        wanted[scope] = digest(own | {key: text for name, view in views.items() for key, text in parts_of(name, view).items()})
-    held = pd.read_parquet(path) if path.exists() else None
-    if held is not None and ("settings" not in held or set(zip(held["scope"], held["settings"], strict=True)) - set(wanted.items())):
-        raise ValueError(f"{path} holds the numbers of another model, or of other views or versions; name another file, or delete it")
-    kept = [] if held is None else [held]
-    done = set() if held is None else set(zip(held["scope"], held["problem_id"], strict=True))
-    total = sum(len(problems) for problems, _ in plan.values())
-    with tqdm(total=total, initial=len(done), desc="CHAMP", unit="problem", disable=not progress) as bar:
-        for scope, (problems, views) in plan.items():
-            left = [problem for problem in problems if (scope, problem.id) not in done]
-            for start in range(0, len(left), chunk):
-                some = left[start : start + chunk]
+    own, parts = policy_parts(policy) | versions(), {}
+    for scope, (problems, views) in plan.items():
+        shown = digest(own | {key: text for name, view in views.items() for key, text in parts_of(name, view).items()})
+        parts |= {digest([scope, shown, parts_of("problem", problem)]): (scope, problem) for problem in problems}
+    table = GrowingTable(path, list(parts))
+    with tqdm(total=len(parts), initial=len(parts) - len(table.missing), desc="CHAMP", unit="problem", disable=not progress) as bar:
+        for scope, (_, views) in plan.items():
+            left = {parts[key][1].id: key for key in table.missing if parts[key][0] == scope}
+            problems = [parts[key][1] for key in left.values()]
+            for start in range(0, len(problems), chunk):
+                some = problems[start : start + chunk]
                 rows = step_rows(score_solutions(policy, some, solutions, views, progress=progress), some, solutions)
                 rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
-                kept = [in_order(pd.concat([*kept, rows.assign(scope=scope, model=model, settings=wanted[scope])]), plan)]
-                write_whole(path, partial(kept[0].to_parquet, index=False, compression="zstd"))
+                table.add(rows.assign(scope=scope, model=model, **{SETTINGS: rows["problem_id"].map(left)}))
                 bar.update(len(some))
-    return kept[0]
+    return in_order(table.rows, plan)
 
 
 def in_order(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:

@@ -7,14 +7,13 @@ say whether it is the solution that helps, or what can be copied from it.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from opsd_lab.basics.files import write_whole
+from opsd_lab.basics.growing_table import SETTINGS, GrowingTable
 from opsd_lab.contexts import (
     ChatFormat,
     ContextBuilder,
@@ -137,21 +136,15 @@ def measure_premise(
         for view, show in views.items():
             for few in _chunks(problems, premise.chunk):
                 wanted[digest(own | _settings(premise, show, few))] = name, view, show, few
-    held = pd.read_parquet(path) if path.exists() else None
-    if held is not None and not ("settings" in held and set(held["settings"]) <= wanted.keys()):
-        raise ValueError(f"{path} holds another measurement, or that of another model; name another file, or delete it")
-    kept = {} if held is None else dict(iter(held.groupby("settings")))
+    table = GrowingTable(path, list(wanted))
     total = premise.sampling.n * sum(len(few) for *_, few in wanted.values())
-    with tqdm(total=total, initial=sum(map(len, kept.values())), desc="answers", unit="answer", disable=not progress) as bar:
-        for key, (name, view, show, few) in wanted.items():
-            if key in kept:
-                continue
+    left = premise.sampling.n * sum(len(wanted[key][-1]) for key in table.missing)
+    with tqdm(total=total, initial=total - left, desc="answers", unit="answer", disable=not progress) as bar:
+        for key in table.missing:
+            name, view, show, few = wanted[key]
             contexts = ContextBuilder(policy.tokenizer, show, student=premise.chat, teacher=premise.chat)
             rows = _answers(contexts, show, few, premise.sampling, sampler, grader)
-            kept[key] = rows.assign(set=name, view=view, model=model, settings=key)
-            table = pd.concat([kept[one] for one in wanted if one in kept], ignore_index=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, partial(table.to_parquet, index=False, compression="zstd"))
+            table.add(rows.assign(set=name, view=view, model=model, **{SETTINGS: key}))
             bar.update(len(rows))
     return pd.read_parquet(path)
 
