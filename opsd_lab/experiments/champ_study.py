@@ -145,10 +145,12 @@ def measure_champ(
     Raises:
         ValueError: when the file holds another measurement, that of another model, of other views or of other versions.
     """
-    own, parts = policy_parts(policy) | versions(), {}
+    own, parts, written = policy_parts(policy) | versions(), {}, {}
+    for solution in solutions:
+        written.setdefault(solution.problem_id, []).append(solution)
     for scope, (problems, views) in plan.items():
         shown = digest(own | {key: text for name, view in views.items() for key, text in parts_of(name, view).items()})
-        parts |= {digest([scope, shown, parts_of("problem", problem)]): (scope, problem) for problem in problems}
+        parts |= {digest([scope, shown, problem, written.get(problem.id)]): (scope, problem) for problem in problems}
     table = GrowingTable(path, list(parts))
     with tqdm(total=len(parts), initial=len(parts) - len(table.missing), desc="CHAMP", unit="problem", disable=not progress) as bar:
         for scope, (_, views) in plan.items():
@@ -160,11 +162,4 @@ def measure_champ(
                 rows[list(SIGNALS)] = rows[list(SIGNALS)].astype("float32")
                 table.add(rows.assign(scope=scope, model=model, **{SETTINGS: rows["problem_id"].map(left)}))
                 bar.update(len(some))
-    return in_order(table.rows, plan)
-
-
-def in_order(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Return the rows by scope and view, in the plan's order, and by rollout."""
-    places = {(scope, view): (i, j) for i, (scope, (_, views)) in enumerate(plan.items()) for j, view in enumerate(views)}
-    ranks = [(*places[scope, view], rollout) for scope, view, rollout in rows[["scope", "view", "rollout"]].itertuples(index=False)]
-    return rows.iloc[sorted(range(len(rows)), key=ranks.__getitem__)].reset_index(drop=True)
+    return table.rows

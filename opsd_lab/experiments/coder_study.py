@@ -16,7 +16,7 @@ RATE = 1e-4  # of every arm; nothing was searched
 
 
 def coder_policy(seed: int) -> Policy:
-    """Return the model with a fresh LoRA."""
+    """Return the model in float32, whatever the machine, with a fresh LoRA."""
     return add_lora(load_policy(MODEL, dtype="float32"), seed=seed)
 
 

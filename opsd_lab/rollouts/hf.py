@@ -30,8 +30,8 @@ BUDGET, CUDA_BUDGET = 2**14, 2**17
 class HFSampler:
     """Samples from a policy with transformers.
 
-    `token_budget` bounds prompts plus completions of one batch, padding included; None is 16,384, and 131,072 on a CUDA device,
-    which computes few rows no faster than many. Prompts of similar length are batched together.
+    `token_budget` bounds prompts plus completions of one batch, padding included; None is 16,384, and 131,072 on a CUDA device.
+    Prompts of similar length are batched together.
     """
 
     policy: Policy

@@ -47,7 +47,7 @@ def clip() -> Fields:
             ]
             lines.append(shown)
     columns = ["model", "view", "clip", "cosine by the logits", "tokens clipped", "cosine in the weights"]
-    return {"clip_rollouts": f"{rows['n'].max()} rollouts", "clips": markdown(columns, lines)}
+    return {"clip_rollouts": f"{rows['n_rollouts'].max()} rollouts", "clips": markdown(columns, lines)}
 
 
 def teachers() -> Fields:
