@@ -5,8 +5,20 @@ import pandas as pd
 import pytest
 
 from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
-from opsd_lab.experiments.capability import ALONE, COMPARED, OTHER, WITH_TEACHER, capability_table, champ_signals, signal_table
-from opsd_lab.figures.capability import draw_capability
+from opsd_lab.experiments.capability import (
+    ALONE,
+    COMPARED,
+    OTHER,
+    OVER_OTHER,
+    WITH_TEACHER,
+    capability_table,
+    champ_signals,
+    signal_table,
+    slice_signals,
+    view_signals,
+)
+from opsd_lab.experiments.premise import premise_table
+from opsd_lab.figures.capability import draw_capability, draw_premise
 from tests.test_first_wrong_step import random_steps
 
 
@@ -25,7 +37,7 @@ def answers(right, seed=0, problems=30, n=4):
                 verdict = "correct" if rng.random() < (right if view == "none" else 0.9) else "incorrect"
                 verdicts = {"final": verdict, "boxed": verdict, "last_number": verdict}
                 keys = {"set": "CHAMP", "view": view, "problem_id": f"p{problem}", "sample": sample}
-                rows.append({**keys, **verdicts, "answer": "1", "truncated": False, "tokens": 9})
+                rows.append({**keys, **verdicts, "answer": "1", "truncated": False, "tokens": 9, "copied": 0.0, "shared": 0.0})
     return pd.DataFrame(rows)
 
 
@@ -71,3 +83,48 @@ def test_capability_is_the_accuracy_without_a_view_and_the_figure_has_a_point_fo
     assert {annotation.text.split("<br>")[0] for annotation in figure.layout.annotations} >= {"small", "large"}
     with pytest.raises(ValueError, match="there is no accuracy of 'large'"):
         draw_capability(table, accuracy.loc[["small"]].reset_index())
+
+
+def test_the_gap_over_that_under_another_problem_is_the_teachers_alone():
+    steps = champ_signals(two_views())
+    assert steps[OVER_OTHER].to_numpy() == pytest.approx((steps["gap"] - steps[OTHER]).to_numpy())
+    table = signal_table({"a": steps}).set_index("signal")
+    assert table.loc[OVER_OTHER, "mean"] < table.loc["gap", "mean"]  # the other gap is noise here
+
+
+def test_each_part_of_the_solutions_is_measured_alone():
+    steps = champ_signals(two_views())
+    author = np.where(steps["problem_id"].isin(steps["problem_id"].unique()[:30]), "first", "second")
+    steps = steps.assign(author=author)
+    table = slice_signals({"a": steps}, "author").set_index(["author", "signal"])
+    for part in ("first", "second"):
+        alone = first_wrong_step(steps[steps["author"] == part], {"gap": -1}).set_index("measure")
+        assert table.loc[(part, "gap"), "mean"] == alone.loc["auroc", "mean"] and table.loc[(part, "gap"), "n"] == 30
+    lonely = pd.concat([steps, steps[steps["label"] == "correct"].head(3).assign(author="third")])
+    assert set(slice_signals({"a": lonely}, "author")["author"]) == {"first", "second"}
+    with pytest.raises(ValueError, match="no author has both right and wrong steps"):
+        slice_signals({"a": lonely[lonely["author"] == "third"]}, "author")
+
+
+def test_views_are_compared_with_another_problems_solution_on_the_same_steps():
+    whole = two_views().query("scope == 'all'")
+    steps = whole.assign(scope="compared")
+    table = view_signals({"a": pd.concat([steps, whole])}).set_index("view")
+    alone = first_wrong_step(steps[steps["view"] == "reference"], {"gap": -1}).set_index("measure").loc["auroc"]
+    assert list(table.index) == ["reference", "other problem"] and table.loc["reference", "mean"] == alone["mean"]
+    assert table.loc["reference", "difference_low"] > 0 == table.loc["other problem", "difference"]
+    with pytest.raises(ValueError, match="every view needs the same steps"):
+        view_signals({"a": steps.iloc[1:]})
+
+
+def test_the_premises_figure_says_what_each_view_adds():
+    rows = answers(0.2)
+    frame = premise_table(rows).assign(model="small")
+    figure = draw_premise(frame)
+    (cells,) = figure.data
+    none, reference = frame.set_index("view").loc[["none", "reference"], "mean"]
+    assert list(cells.x) == ["none", "reference"] and list(cells.y) == ["CHAMP, small"]
+    assert cells.z[0] == pytest.approx([0, reference - none]) and f"{reference:.2f}" == cells.text[0][1]
+    assert "color" in cells.text[0][0] and f"{reference - none:.2f} [" in cells.customdata[0][1]
+    with pytest.raises(ValueError, match="has no column"):
+        draw_premise(frame.drop(columns="difference_low"))

@@ -9,12 +9,13 @@ from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.evaluation.evaluate import Evaluation
 from opsd_lab.experiments.premise import NONE
 
-OTHER = "gap, other problem"
+OTHER, OVER_OTHER = "gap, other problem", "gap over other problem's"
 ALONE, WITH_TEACHER = "student alone", "student and teacher"
 STUDENT = ("student_logprob", "student_entropy")
 COMPARED: dict[str, int] = {
     "gap": -1,
     OTHER: -1,
+    OVER_OTHER: -1,
     "student_logprob": -1,
     "student_entropy": 1,
     POSITION: 1,
@@ -27,7 +28,9 @@ COMPARED: dict[str, int] = {
 def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each step of CHAMP's solutions with all that is `COMPARED`, from the rows of `step_rows`.
 
-    "student alone" combines log-probability and entropy of the student, "student and teacher" these and the gap (`with_combination`).
+    "gap over other problem's" is the gap under the reference minus that under another problem's solution: the student's part falls
+    out. "student alone" combines log-probability and entropy of the student, "student and teacher" these and the gap
+    (`with_combination`).
 
     Raises:
         ValueError: where the views reference and other problem do not have the same steps.
@@ -36,7 +39,8 @@ def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:
     shown = {view: of.set_index(["rollout", "step"]).sort_index() for view, of in whole.groupby("view")}
     if {"reference", "other problem"} - set(shown) or not shown["reference"].index.equals(shown["other problem"].index):
         raise ValueError("champ_signals: the views reference and other problem need the same steps, with the scope all")
-    joined = shown["reference"].assign(**{OTHER: shown["other problem"]["gap"]}).reset_index()
+    other = shown["other problem"]["gap"]
+    joined = shown["reference"].assign(**{OTHER: other, OVER_OTHER: shown["reference"]["gap"] - other}).reset_index()
     found = with_combination(with_position(joined), STUDENT, ALONE)
     return with_combination(found, (*STUDENT, "gap"), WITH_TEACHER)
 
@@ -53,8 +57,53 @@ def signal_table(steps: Mapping[str, pd.DataFrame], measure: str = "auroc") -> p
         both = first_wrong_step(of_model, {ALONE: 1, WITH_TEACHER: 1}, ALONE)
         rows = pd.concat([table[table["signal"] != WITH_TEACHER], both[both["signal"] == WITH_TEACHER]])
         found.append(rows[rows["measure"] == measure].assign(model=model))
-    table = pd.concat(found, ignore_index=True)
-    return table[["model", "signal", *(name for name in table if name not in ("model", "signal"))]]
+    return _in_front(pd.concat(found, ignore_index=True), "model", "signal")
+
+
+def slice_signals(steps: Mapping[str, pd.DataFrame], column: str, measure: str = "auroc") -> pd.DataFrame:
+    """Return how well gaps and log-probability find the first wrong step in each part of the solutions, by model.
+
+    Columns: model, the `column` that tells the parts apart ("author" or "category"), signal, then those of `first_wrong_step`; the
+    difference is from the student's log-probability. `steps` has rows of `champ_signals` by model. A part without a right or without
+    a wrong step is left out.
+
+    Raises:
+        ValueError: when no part has both.
+    """
+    found = []
+    for model, of_model in steps.items():
+        for part, rows in of_model.groupby(column):
+            if {"correct", "incorrect"} <= set(rows["label"]):
+                table = first_wrong_step(rows, {signal: COMPARED[signal] for signal in ("gap", OTHER, "student_logprob")})
+                found.append(table[table["measure"] == measure].assign(model=model, **{column: part}))
+    if not found:
+        raise ValueError(f"slice_signals: no {column} has both right and wrong steps")
+    return _in_front(pd.concat(found, ignore_index=True), "model", column, "signal")
+
+
+def view_signals(steps: Mapping[str, pd.DataFrame], measure: str = "auroc") -> pd.DataFrame:
+    """Return how well the gap under each view finds the first wrong step, by model, from the steps that every view was shown on.
+
+    Columns: model, view, then those of `first_wrong_step`; the difference is from the gap under another problem's solution, which
+    says what the content of the view is worth. `steps` has rows of `step_rows` by model.
+
+    Raises:
+        ValueError: where the views do not have the same steps, or other problem is none of them.
+    """
+    found = []
+    for model, of_model in steps.items():
+        compared = of_model[of_model["scope"] == "compared"]
+        shown = {view: of.set_index(["rollout", "step"]).sort_index() for view, of in compared.groupby("view", sort=False)}
+        if "other problem" not in shown or any(not of.index.equals(shown["other problem"].index) for of in shown.values()):
+            raise ValueError("view_signals: every view needs the same steps, other problem among them, with the scope compared")
+        joined = shown["other problem"].assign(**{view: of["gap"] for view, of in shown.items()}).reset_index()
+        table = first_wrong_step(joined, dict.fromkeys(shown, -1), "other problem")
+        found.append(table[table["measure"] == measure].assign(model=model))
+    return _in_front(pd.concat(found, ignore_index=True).rename(columns={"signal": "view"}), "model", "view")
+
+
+def _in_front(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    return table[[*names, *(name for name in table if name not in names)]]
 
 
 def capability_table(premise: Mapping[str, pd.DataFrame], name: str = "CHAMP") -> pd.DataFrame:

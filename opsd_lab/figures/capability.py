@@ -1,12 +1,13 @@
-"""A plotly figure of what a signal finds against what the model can."""
+"""Plotly figures of what models of several sizes can: solve under each view, and find wrong steps."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from opsd_lab.figures.parts import add_line, finish
+from opsd_lab.figures.parts import add_line, cell_texts, finish, heatmap
 from opsd_lab.figures.training import plain
-from opsd_lab.figures.words import GREY, check_frame, groups_of, number, wrapped
+from opsd_lab.figures.words import GREY, INTERVALS, check_frame, counted, groups_of, number, wrapped
 
 NAMES = {"student_logprob": "student's log-probability", "student_entropy": "student's entropy"}
 BESIDE = 0.014  # of the axis: between the intervals of two signals of one model
@@ -45,3 +46,28 @@ def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str
     figure.update_yaxes(title_text="area under the ROC curve")
     note = f"95 % intervals over {int(signals['n'].max())} problems; dotted line: a blind guess"
     return finish(figure, title, note, 460, above=36)
+
+
+def draw_premise(frame: pd.DataFrame, *, title: str = "How well each model answers under each view") -> go.Figure:
+    """Draw a row for each set of problems and model and a column for each view: the accuracy, coloured by what the view adds to it.
+
+    Blue is above the accuracy without a view, orange below. An accuracy is grey where the interval of that difference holds 0.
+    `frame` has the columns of `premise_table` and `model`.
+
+    Raises:
+        ValueError: when a column is missing, or a model has two rows of a set and view.
+    """
+    bounds = ["difference", "difference_low", "difference_high"]
+    check_frame("draw_premise", frame, ["set", "model", "view"], bounds)
+    views, rows = frame["view"].unique().tolist(), list(dict.fromkeys(zip(frame["set"], frame["model"], strict=True)))
+    wide = frame.pivot(index=["set", "model"], columns="view", values=["mean", *bounds]).reindex(rows)
+    mean, over, low, high = (wide[name][views].to_numpy(float) for name in ("mean", *bounds))
+    sure, limit = (low > 0) | (high < 0), float(np.nanmax(np.abs(over))) or 1.0
+    hover = [
+        ["{}; {} [{}, {}] above none".format(*(number(value, 2) for value in cell)) for cell in line]
+        for line in np.stack([mean, over, low, high], -1)
+    ]
+    names = [plain(f"{name}, {model}") for name, model in rows]
+    figure = heatmap(over, names, [plain(view) for view in views], limit, cell_texts(mean, sure), hover)
+    note = f"Colour: the accuracy minus that without a view. Grey: the interval of this holds 0. {INTERVALS}; {counted(frame)}"
+    return finish(figure, title, note, 24 * len(names), above=24)

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from opsd_lab.figures.parts import add_dots, finish, heatmap, mark_zero, marker, name_rows
+from opsd_lab.figures.parts import add_dots, cell_texts, finish, heatmap, mark_zero, marker, name_rows
 from opsd_lab.figures.training import plain
 from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, count, counted, number
 
@@ -35,10 +35,9 @@ def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do 
     mean, low, high = (wide[name].loc[methods, places].to_numpy() for name in NUMBERS)
     sure = (low > 0) | (high < 0)
     limit = float(np.nanquantile(np.abs(mean), 0.95))
-    text = [[_cell(*cell) for cell in zip(*line, strict=True)] for line in zip(mean, sure, strict=True)]
     numbers = np.stack([mean, low, high], -1)
     hover = [["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in numbers]
-    figure = heatmap(mean, [plain(name) for name in methods], places, limit, text, hover)
+    figure = heatmap(mean, [plain(name) for name in methods], places, limit, cell_texts(mean, sure), hover)
     note = f"1 is the size of the method's average push. Grey: the interval holds 0. {INTERVALS}; {counted(frame)}"
     return finish(figure, title, note, 21 * len(methods), above=24)
 
@@ -66,12 +65,6 @@ def draw_likeness(matrix: pd.DataFrame, *, title: str = "How alike two methods' 
     figure = heatmap(values, shown, shown, 1.0, None, hover)
     figure.update_xaxes(side="bottom", tickangle=-60)
     return finish(figure, title, "Spearman's correlation over tokens: blue 1, white 0, orange −1", 17 * len(names) + 140)
-
-
-def _cell(mean: float, sure: bool) -> str:
-    if np.isnan(mean):
-        return ""
-    return number(mean, 2) if sure else f'<span style="color:{GREY}">{number(mean, 2)}</span>'
 
 
 def draw_methods(frame: pd.DataFrame, *, title: str = "What each method gained") -> go.Figure:
@@ -111,8 +104,8 @@ def draw_search(frame: pd.DataFrame, *, title: str = "What each method gained, b
     wide = frame.pivot(index="method", columns="learning_rate", values=[*NUMBERS, "chosen"]).reindex(methods)
     mean, low, high = (wide[name][rates].to_numpy(float) for name in NUMBERS)
     chosen, sure = wide["chosen"][rates].to_numpy() == 1, (low > 0) | (high < 0)
-    text = [[_cell(*cell) for cell in zip(*line, strict=True)] for line in zip(mean, sure, strict=True)]
-    text = [[f"<b>{t}</b>" if bold else t for t, bold in zip(*line, strict=True)] for line in zip(text, chosen, strict=True)]
+    lines = zip(cell_texts(mean, sure), chosen, strict=True)
+    text = [[f"<b>{t}</b>" if bold else t for t, bold in zip(*line, strict=True)] for line in lines]
     hover = [
         ["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in np.stack([mean, low, high], -1)
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from opsd_lab.figures.training import COLOURS, DASHES, SYMBOLS, TEMPLATE
-from opsd_lab.figures.words import GREY, NUMBERS, counts_by_row, estimates, small, wrapped
+from opsd_lab.figures.words import GREY, NUMBERS, counts_by_row, estimates, number, small, wrapped
 
 INK, SHADE, LIGHT = "#111111", "#f3f4f6", "#56B4E9"
 LINE = 19  # pixels
@@ -226,6 +226,17 @@ def heatmap(
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", dtick=1)
     figure.update_xaxes(side="top", showgrid=False, ticks="", dtick=1)
     return figure
+
+
+def cell_texts(values: np.ndarray, sure: np.ndarray) -> list[list[str]]:
+    """Return the markup of a heatmap's numbers, [rows, columns]: grey where they are not `sure`, blank where there is none."""
+
+    def shown(value: float, certain: bool) -> str:
+        if np.isnan(value):
+            return ""
+        return number(value, 2) if certain else f'<span style="color:{GREY}">{number(value, 2)}</span>'
+
+    return [[shown(*cell) for cell in zip(*line, strict=True)] for line in zip(values, sure, strict=True)]
 
 
 def mark_zero(figure: go.Figure, axis: str, **where: int) -> None:
