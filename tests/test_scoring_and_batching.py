@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -98,6 +99,23 @@ def test_micro_batches_hold_every_example_once_within_the_budget(examples, budge
     assert sorted(i for g in groups for i in g) == list(range(len(examples)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(examples[i].width for i in group) <= budget
+
+
+@pytest.mark.parametrize("budget", [30, 45, 60, 90])
+def test_there_are_as_few_micro_batches_as_fit_and_the_largest_is_as_small_as_can_be(budget):
+    examples = [example(tuple(range(width)), (1, 2), (7,)) for width in (4, 4, 5, 6, 9, 11, 12, 20)]
+    widths = sorted((e.width for e in examples), reverse=True)
+
+    def sizes(cuts):
+        ends = [0, *cuts, len(widths)]
+        return [(b - a) * widths[a] for a, b in pairwise(ends)]
+
+    ways = [sizes(cuts) for count in range(len(widths)) for cuts in combinations(range(1, len(widths)), count)]
+    fitting = [way for way in ways if max(way) <= budget]
+    fewest = min(map(len, fitting))
+    groups = micro_batches(examples, budget)
+    assert len(groups) == fewest
+    assert max(len(g) * max(examples[i].width for i in g) for g in groups) == min(max(way) for way in fitting if len(way) == fewest)
 
 
 def test_the_padding_share_is_counted_over_both_sides_of_every_batch(examples):

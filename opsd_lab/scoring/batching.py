@@ -5,6 +5,7 @@ other. All sides hold the very same completion ids.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -148,7 +149,9 @@ def sampled_logprobs(examples: Sequence[Example]) -> Tensor:
 def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[int]]:
     """Group example indices, longest first, so that rows times the longest width stays within the budget.
 
-    Examples of one prompt follow each other, so that they can share it. An example longer than the budget gets a batch of its own.
+    There are as few groups as the budget allows, and of those the largest is as small as it can be, since it says how much memory is
+    needed. Examples of one prompt follow each other, so that they can share it. An example longer than the budget gets a group of its
+    own.
     """
     longest: dict[tuple[int, ...], int] = {}
     for example in examples:
@@ -161,17 +164,21 @@ def micro_batches(examples: Sequence[Example], token_budget: int) -> list[list[i
         return -longest[prompt], numbers[prompt], -examples[i].width
 
     order = sorted(range(len(examples)), key=place)
-    groups: list[list[int]] = []
-    widest = 0
-    for index in order:
-        width = examples[index].width
-        if groups and (len(groups[-1]) + 1) * max(widest, width) <= token_budget:
-            groups[-1].append(index)
-            widest = max(widest, width)
-        else:
-            groups.append([index])
-            widest = width
-    return groups
+    widths = [examples[i].width for i in order]
+    fewest = len(_cut(widths, token_budget))
+    least = bisect_left(range(token_budget), True, key=lambda budget: len(_cut(widths, budget)) <= fewest)
+    return [[order[at] for at in group] for group in _cut(widths, least)]
+
+
+def _cut(widths: Sequence[int], budget: int) -> list[range]:
+    """Cut a sequence into stretches, each as long as the budget allows for its length times its largest width, or of one entry."""
+    groups, start, widest = [], 0, 0
+    for at, width in enumerate(widths):
+        if at > start and (at - start + 1) * max(widest, width) > budget:
+            groups.append(range(start, at))
+            start, widest = at, 0
+        widest = max(widest, width)
+    return [*groups, range(start, len(widths))] if widths else []
 
 
 def padding_share(examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> tuple[float, int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from opsd_lab.policies.architecture import trunk_of
 from opsd_lab.policies.head import LogitHead
+from opsd_lab.policies.lora_products import joined_lora
 from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.recomputation import recomputed_layers
 from opsd_lab.scoring.shared_prompts import SharedPrompts, shared_states, shares_prompts
@@ -57,9 +58,10 @@ def score_completions(
     kept = head if torch.is_grad_enabled() else head.kept()
     # Prompts and completions of different rows side by side are wider than any row alone.
     if shared is not None and shared.width <= policy.context_limit.tokens and shares_prompts(policy):
-        return CompletionStates(shared_states(policy, shared)[completion_mask], kept)
+        with joined_lora(policy.causal_lm):
+            return CompletionStates(shared_states(policy, shared)[completion_mask], kept)
     trunk = trunk_of(policy.causal_lm)
-    with recomputed_layers(policy.causal_lm):
+    with recomputed_layers(policy.causal_lm), joined_lora(policy.causal_lm):
         hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
     steps = torch.arange(completion_mask.shape[1], device=ids.device)
     positions = (prompt_lengths[:, None] - 1 + steps).clamp(max=ids.shape[1] - 1)
