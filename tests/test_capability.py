@@ -8,11 +8,13 @@ from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.experiments.capability import (
     ALONE,
     COMPARED,
+    MODELS,
     OTHER,
     OVER_OTHER,
     WITH_TEACHER,
     capability_table,
     champ_signals,
+    measured,
     signal_table,
     slice_signals,
     view_signals,
@@ -128,3 +130,14 @@ def test_the_premises_figure_says_what_each_view_adds():
     assert "color" in cells.text[0][0] and f"{reference - none:.2f} [" in cells.customdata[0][1]
     with pytest.raises(ValueError, match="has no column"):
         draw_premise(frame.drop(columns="difference_low"))
+
+
+def test_a_table_that_was_not_made_is_named_with_its_command(tmp_path):
+    for model in [*MODELS.values()][:2]:
+        pd.DataFrame({"model": [model]}).to_parquet(tmp_path / f"premise_{model}.parquet")
+    with pytest.raises(
+        FileNotFoundError, match=r"premise --model coder-1\.5b --out .*premise_coder-1\.5b\.parquet`"
+    ):
+        measured("premise", tmp_path)
+    pd.DataFrame({"model": ["coder-1.5b"]}).to_parquet(tmp_path / "premise_coder-1.5b.parquet")
+    assert {name: table["model"].item() for name, table in measured("premise", tmp_path).items()} == MODELS

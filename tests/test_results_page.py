@@ -6,8 +6,9 @@ import pytest
 
 from opsd_lab.experiments.results_page import TEMPLATE, results_page
 from opsd_lab.experiments.results_page.notebook import intervals, parameter, printed, rows
-from opsd_lab.experiments.results_page.text import check, estimate
+from opsd_lab.experiments.results_page.text import check
 from opsd_lab.experiments.walkthrough import Settings
+from opsd_lab.figures.words import interval
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -88,4 +89,4 @@ def test_a_sentence_that_the_numbers_do_not_bear_out_stops_the_page():
 
 
 def test_estimates_have_a_minus_sign_no_negative_zero_and_no_bounds_where_there_are_none():
-    assert estimate(-0.001, -0.257, 0.5) == "0.00 [−0.26, 0.50]" and estimate(0.5, float("nan"), float("nan")) == "0.50"
+    assert interval(-0.001, -0.257, 0.5) == "0.00 [−0.26, 0.50]" and interval(0.5, float("nan"), float("nan")) == "0.50"

@@ -1,14 +1,18 @@
 """Signal against capability: how well several models find the first wrong steps of CHAMP's solutions, by how well they solve them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from opsd_lab.diagnostics.combined_signals import POSITION, with_combination, with_position
 from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.evaluation.evaluate import Evaluation
+from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.premise import NONE
 
+MODELS = {"SmolLM2 135M": "smollm2-135m-instruct", "Coder 0.5B": "coder-0.5b", "Coder 1.5B": "coder-1.5b"}
+"""The models that are compared, by what figures call them; the coders are Qwen2.5-Coder-Instruct."""
 OTHER, OVER_OTHER = "gap, other problem", "gap over other problem's"
 ALONE, WITH_TEACHER = "student alone", "student and teacher"
 STUDENT = ("student_logprob", "student_entropy")
@@ -23,6 +27,21 @@ COMPARED: dict[str, int] = {
     WITH_TEACHER: 1,
 }
 """What is compared, with the side on which a wrong step is expected."""
+
+
+def measured(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
+    """Return the tables of a kind, "champ", "premise" or "solutions", of all `MODELS`, by what figures call these.
+
+    Raises:
+        FileNotFoundError: when one was not made; the message has the command that makes it.
+    """
+    found = {}
+    for name, model in MODELS.items():
+        path = folder / f"{kind}_{model}.parquet"
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}; make it with `python -m opsd_lab {kind} --model {model} --out {path}`")
+        found[name] = pd.read_parquet(path)
+    return found
 
 
 def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from scipy.stats import norm, spearmanr
 
 from opsd_lab.experiments.family_pieces import collapses
 from opsd_lab.figures.family import BETTER, FAILED, NEITHER, WORSE
-from opsd_lab.figures.words import number
+from opsd_lab.figures.words import interval, number
 from opsd_lab.methods import METHODS
 from opsd_lab.studies.results import arm_table, changes, choose, final_rows
 
@@ -139,7 +139,7 @@ def name_of_method(key: str) -> str:
 
 
 def _with_interval(row: object) -> str:
-    return f"{row.method}, {number(row.mean, 2)} [{number(row.low, 2)}, {number(row.high, 2)}]"
+    return f"{row.method}, {interval(row.mean, row.low, row.high)}"
 
 
 def _listed(words: list[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from opsd_lab.evaluation.statistics import mean_interval
-from opsd_lab.figures.words import number
+from opsd_lab.figures.words import NUMBERS, interval, number
 from opsd_lab.studies.results import correctness, final_rows
 
 
@@ -42,7 +42,7 @@ def seeds_table(results: pd.DataFrame) -> str:
     lines = []
     for arm, of_arm in found.groupby("arm", sort=False):
         rows = of_arm.set_index("split").to_dict("index")
-        shown = [_estimate(rows[split]) if split in rows else "" for split in splits]
+        shown = [interval(*(rows[split][name] for name in NUMBERS)) if split in rows else "" for split in splits]
         lines.append([arm, *shown, rows.get(splits[0], {}).get("seeds", "")])
     return markdown(["arm", *splits, f"{splits[0]}, by seed"], lines)
 
@@ -51,7 +51,3 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _estimate(row: dict[str, float]) -> str:
-    return f"{number(row['mean'], 2)} [{number(row['low'], 2)}, {number(row['high'], 2)}]"

@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from opsd_lab.figures.parts import add_line, cell_texts, finish, heatmap
 from opsd_lab.figures.training import plain
-from opsd_lab.figures.words import GREY, INTERVALS, check_frame, counted, groups_of, number, wrapped
+from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, counted, groups_of, interval, number, wrapped
 
 NAMES = {"student_logprob": "student's log-probability", "student_entropy": "student's entropy"}
 BESIDE = 0.014  # of the axis: between the intervals of two signals of one model
@@ -40,7 +40,7 @@ def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str
     chance = float(signals["chance"].iloc[0])
     figure.add_hline(y=chance, line_dash="dot", line_color=GREY)
     for model, row in known.loc[signals["model"].unique()].iterrows():
-        said = f"{plain(str(model))}<br>{number(row['mean'], 2)} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
+        said = f"{plain(str(model))}<br>{interval(*row[NUMBERS])}"
         figure.add_annotation(x=row["mean"], y=1, yref="paper", text=said, showarrow=False, yanchor="bottom")
     figure.update_xaxes(title_text="accuracy on problems of the same set", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title_text="area under the ROC curve")

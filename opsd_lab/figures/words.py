@@ -106,6 +106,11 @@ def _estimate(mean: float, low: float, high: float) -> str:
     return f"{number(mean, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
 
 
+def interval(mean: float, low: float, high: float) -> str:
+    """Return a mean with its interval, "0.59 [0.53, 0.64]", or alone where there is no interval."""
+    return number(mean, 2) + ("" if isnan(low) else f" [{number(low, 2)}, {number(high, 2)}]")
+
+
 def number(value: float, decimals: int | None = None) -> str:
     """Return a number with so many decimals, without them with three significant digits, and with a minus sign."""
     return (f"{value:z.3g}" if decimals is None else f"{value:z.{decimals}f}").replace("-", "−")

@@ -6,14 +6,13 @@ from opsd_lab.experiments.results_page.text import (
     Fields,
     accuracy,
     check,
-    estimate,
     markdown,
     operations,
     read_table,
     seeds_of,
     study_command,
 )
-from opsd_lab.figures.words import number
+from opsd_lab.figures.words import interval, number
 from opsd_lab.studies.results import arm_table, changes, final_rows
 
 STEADY = ("initial", "average .99", "copy every 50")
@@ -41,7 +40,7 @@ def clip() -> Fields:
                 model,
                 view,
                 f"{row.clip:g}",
-                estimate(row.mean, row.low, row.high),
+                interval(row.mean, row.low, row.high),
                 f"{row.clipped:.0%}",
                 number(row.weights, 2),
             ]
@@ -61,7 +60,7 @@ def teachers() -> Fields:
     lines = []
     for arm in found[TASKS[0]].index:
         trained = [accuracy(found[task].loc[arm]) for task in TASKS]
-        other = ["" if arm == "base" else estimate(*forgot[task].loc[arm, ["mean", "low", "high"]]) for task in TASKS]
+        other = ["" if arm == "base" else interval(*forgot[task].loc[arm, ["mean", "low", "high"]]) for task in TASKS]
         lines.append([arm, *trained, *other])
     fallen = collapsed_methods(results, watched=WATCHED)
     check("the slow teachers never collapse", not fallen["method"].isin(STEADY).any())
@@ -97,5 +96,5 @@ def rates(best: int = 3) -> Fields:
         "search_never": kept.sum(),
         "search_fell": (highest["high"] < 0).sum(),
         "search_fastest": f"{gains['learning_rate'].max():g}",
-        "search_best": "; ".join(f"{row.method} {estimate(row.mean, row.low, row.high)}" for row in top.itertuples()),
+        "search_best": "; ".join(f"{row.method} {interval(row.mean, row.low, row.high)}" for row in top.itertuples()),
     }

@@ -7,8 +7,8 @@ import numpy as np
 from opsd_lab.evaluation.estimate import Estimate
 from opsd_lab.evaluation.paired import paired_interval
 from opsd_lab.evaluation.statistics import mean_interval
-from opsd_lab.experiments.results_page.text import Fields, check, estimate, markdown, read_json
-from opsd_lab.figures.words import number
+from opsd_lab.experiments.results_page.text import Fields, check, markdown, read_json
+from opsd_lab.figures.words import interval, number
 
 SAMPLERS = {
     "hf": "transformers, `HFSampler`",
@@ -38,8 +38,8 @@ def samplers() -> Fields:
     return {"samplers": markdown(columns, lines), "samplers_seed": seed, "samplers_machine": _machine(runs["hf"]["machine"])}
 
 
-def _shown(interval: Estimate) -> str:
-    return estimate(interval.mean, interval.low, interval.high)
+def _shown(found: Estimate) -> str:
+    return interval(found.mean, found.low, found.high)
 
 
 def graders() -> Fields:

@@ -10,7 +10,6 @@ from opsd_lab.experiments.results_page.text import (
     Fields,
     accuracy,
     check,
-    estimate,
     markdown,
     operations,
     read_table,
@@ -18,7 +17,7 @@ from opsd_lab.experiments.results_page.text import (
     seeds_of,
     study_command,
 )
-from opsd_lab.figures.words import number
+from opsd_lab.figures.words import interval, number
 from opsd_lab.studies.results import arm_table, at_matched_cost, changes, final_rows
 
 SFT = "SFT in own words"
@@ -45,7 +44,7 @@ def baselines() -> Fields:
         "candidates": search["learning_rate"].nunique(),
         "baselines": markdown(["arm", "accuracy", *SPLITS.values(), "operations"], lines),
         "budget": operations(budget),
-        "matched": markdown(["arm", "accuracy"], [[arm, estimate(i.mean, i.low, i.high)] for arm, i in at_cost]),
+        "matched": markdown(["arm", "accuracy"], [[arm, interval(i.mean, i.low, i.high)] for arm, i in at_cost]),
         "opsd_sandbox": accuracy(table.loc["OPSD"]),
         "sft_sandbox": accuracy(table.loc[SFT]),
         "opsd_matched": number(matched["OPSD"].mean, 2),
@@ -94,5 +93,5 @@ def _with_changes(results: pd.DataFrame, table: pd.DataFrame) -> dict[str, list[
     found = changes(results, trained, list(SPLITS)).set_index(["arm", "split"])
     shown = {"base": [accuracy(table.loc["base"]), *[""] * len(SPLITS)]}
     for arm in trained:
-        shown[arm] = [accuracy(table.loc[arm]), *(estimate(*found.loc[(arm, split), ["mean", "low", "high"]]) for split in SPLITS)]
+        shown[arm] = [accuracy(table.loc[arm]), *(interval(*found.loc[(arm, split), ["mean", "low", "high"]]) for split in SPLITS)]
     return {arm: shown[arm] for arm in table.index}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.experiments.results_page.notebook import Estimate, intervals, parameter, printed
-from opsd_lab.experiments.results_page.text import Fields, check, estimate, markdown, read_table
-from opsd_lab.figures.words import number
+from opsd_lab.experiments.results_page.text import Fields, check, markdown, read_table
+from opsd_lab.figures.words import interval, number
 
 WRONG, VALID = "wrong", "valid, not the answer"
 VIEWS = {
@@ -41,23 +41,23 @@ def supervision(notebook: Path) -> Fields:
     check("the sandbox's gap is much larger", sandbox[WRONG, "reference"].high < 4 * wrong.low)
     check("the sandbox's model believes a wrong solution", sandbox[VALID, "wrong"].high < sandbox[WRONG, "reference"].low)
     check("correct lines after an error are contradicted in chains alone", _contradicted(phases))
-    lines = [[words, *(estimate(*phases[task, *key]) for task in ("sheet", "chain"))] for key, words in PHASES.items()]
+    lines = [[words, *(interval(*phases[task, *key]) for task in ("sheet", "chain"))] for key, words in PHASES.items()]
     return {
         "supervision_seed": parameter(notebook, "SEED"),
         "supervision_size": printed(notebook, "results-size"),
         "views": _by_view(views),
-        "gap_wrong": estimate(*wrong),
-        "gap_valid": estimate(*valid),
+        "gap_wrong": interval(*wrong),
+        "gap_valid": interval(*valid),
         "other_share": f"{other.mean / wrong.mean:.0%}".replace("%", " %"),
-        "before": estimate(*trained[WRONG, "before"]),
-        "after": estimate(*trained[WRONG, "after"]),
+        "before": interval(*trained[WRONG, "before"]),
+        "after": interval(*trained[WRONG, "after"]),
         "sandbox_views": _by_view(sandbox),
         "phases": markdown(["line", "worksheets", "chains"], lines),
     }
 
 
 def _by_view(found: Mapping[tuple[str, ...], Estimate]) -> str:
-    lines = [[words, *(estimate(*found[group, view]) for group in (WRONG, VALID))] for view, words in VIEWS.items()]
+    lines = [[words, *(interval(*found[group, view]) for group in (WRONG, VALID))] for view, words in VIEWS.items()]
     return markdown(["the teacher sees", "wrong results", "valid results"], lines)
 
 
@@ -73,7 +73,7 @@ def champ() -> Fields:
     gap, known = found.loc["gap"], found.loc["student_logprob"]
     check("the gap finds the first wrong step no better than chance", gap["low"] < gap["chance"])
     check("the student's log-probability finds it better", known["low"] > known["chance"] and gap["difference_high"] < 0)
-    lines = [[words, estimate(*found.loc[signal, ["mean", "low", "high"]])] for signal, words in SIGNALS.items()]
+    lines = [[words, interval(*found.loc[signal, ["mean", "low", "high"]])] for signal, words in SIGNALS.items()]
     return {
         "champ_model": steps["model"].iloc[0],
         "champ_solutions": int(gap["n_solutions"]),

@@ -1,13 +1,12 @@
 """How the results page writes numbers, tables and commands, and how it makes sure that its sentences are true."""
 
 import json
-import math
 
 import pandas as pd
 
 from opsd_lab.experiments import RESULTS
 from opsd_lab.experiments.study_tables import markdown
-from opsd_lab.figures.words import number
+from opsd_lab.figures.words import interval, number
 from opsd_lab.studies.results import final_rows
 
 LEVEL = 95
@@ -28,14 +27,9 @@ def read_table(name: str) -> pd.DataFrame:
     return pd.read_parquet(RESULTS / f"{name}.parquet")
 
 
-def estimate(mean: float, low: float, high: float) -> str:
-    """Return a mean with its interval, "0.59 [0.53, 0.64]", or alone where there is no interval."""
-    return number(mean, 2) + ("" if math.isnan(low) else f" [{number(low, 2)}, {number(high, 2)}]")
-
-
 def accuracy(row: pd.Series) -> str:
     """Return the accuracy in a row of `arm_table`."""
-    return estimate(row["mean"], row["low"], row["high"])
+    return interval(row["mean"], row["low"], row["high"])
 
 
 def operations(value: float) -> str:
