@@ -135,9 +135,7 @@ def test_the_premises_figure_says_what_each_view_adds():
 def test_a_table_that_was_not_made_is_named_with_its_command(tmp_path):
     for model in [*MODELS.values()][:2]:
         pd.DataFrame({"model": [model]}).to_parquet(tmp_path / f"premise_{model}.parquet")
-    with pytest.raises(
-        FileNotFoundError, match=r"premise --model coder-1\.5b --out .*premise_coder-1\.5b\.parquet`"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"premise --model coder-1\.5b --out .*premise_coder-1\.5b\.parquet`"):
         measured("premise", tmp_path)
     pd.DataFrame({"model": ["coder-1.5b"]}).to_parquet(tmp_path / "premise_coder-1.5b.parquet")
     assert {name: table["model"].item() for name, table in measured("premise", tmp_path).items()} == MODELS
