@@ -62,9 +62,9 @@ def test_what_the_teacher_adds_is_said_beside_the_student_alone():
 
 def test_views_with_other_steps_are_refused():
     steps = two_views()
-    with pytest.raises(ValueError, match="need the same steps"):
+    with pytest.raises(ValueError, match="all views need the same steps"):
         champ_signals(steps.drop(index=3))
-    with pytest.raises(ValueError, match="the views reference and other problem"):
+    with pytest.raises(ValueError, match="reference and other problem among them"):
         champ_signals(steps[steps["view"] == "reference"])
 
 
@@ -115,7 +115,7 @@ def test_views_are_compared_with_another_problems_solution_on_the_same_steps():
     alone = first_wrong_step(steps[steps["view"] == "reference"], {"gap": -1}).set_index("measure").loc["auroc"]
     assert list(table.index) == ["reference", "other problem"] and table.loc["reference", "mean"] == alone["mean"]
     assert table.loc["reference", "difference_low"] > 0 == table.loc["other problem", "difference"]
-    with pytest.raises(ValueError, match="every view needs the same steps"):
+    with pytest.raises(ValueError, match="all views need the same steps"):
         view_signals({"a": steps.iloc[1:]})
 
 

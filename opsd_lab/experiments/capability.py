@@ -54,10 +54,7 @@ def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: where the views reference and other problem do not have the same steps.
     """
-    whole = steps[steps["scope"] == "all"]
-    shown = {view: of.set_index(["rollout", "step"]).sort_index() for view, of in whole.groupby("view")}
-    if {"reference", "other problem"} - set(shown) or not shown["reference"].index.equals(shown["other problem"].index):
-        raise ValueError("champ_signals: the views reference and other problem need the same steps, with the scope all")
+    shown = _by_view("champ_signals", steps, "all", ("reference", "other problem"))
     other = shown["other problem"]["gap"]
     joined = shown["reference"].assign(**{OTHER: other, OVER_OTHER: shown["reference"]["gap"] - other}).reset_index()
     found = with_combination(with_position(joined), STUDENT, ALONE)
@@ -111,14 +108,20 @@ def view_signals(steps: Mapping[str, pd.DataFrame], measure: str = "auroc") -> p
     """
     found = []
     for model, of_model in steps.items():
-        compared = of_model[of_model["scope"] == "compared"]
-        shown = {view: of.set_index(["rollout", "step"]).sort_index() for view, of in compared.groupby("view", sort=False)}
-        if "other problem" not in shown or any(not of.index.equals(shown["other problem"].index) for of in shown.values()):
-            raise ValueError("view_signals: every view needs the same steps, other problem among them, with the scope compared")
+        shown = _by_view("view_signals", of_model, "compared", ("other problem",))
         joined = shown["other problem"].assign(**{view: of["gap"] for view, of in shown.items()}).reset_index()
         table = first_wrong_step(joined, dict.fromkeys(shown, -1), "other problem")
         found.append(table[table["measure"] == measure].assign(model=model))
     return _in_front(pd.concat(found, ignore_index=True).rename(columns={"signal": "view"}), "model", "view")
+
+
+def _by_view(name: str, steps: pd.DataFrame, scope: str, needed: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """Return the steps of a scope by view, each with the same index of rollout and step."""
+    chosen = steps[steps["scope"] == scope]
+    shown = {view: of.set_index(["rollout", "step"]).sort_index() for view, of in chosen.groupby("view", sort=False)}
+    if set(needed) - set(shown) or any(not of.index.equals(shown[needed[0]].index) for of in shown.values()):
+        raise ValueError(f"{name}: all views need the same steps with the scope {scope!r}, {' and '.join(needed)} among them")
+    return shown
 
 
 def _in_front(table: pd.DataFrame, *names: str) -> pd.DataFrame:

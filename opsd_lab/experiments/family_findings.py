@@ -151,4 +151,4 @@ def _rank_correlation(both: pd.DataFrame) -> str:
     found, count = float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic), len(both)
     half = norm.ppf(0.975) * sqrt((1 + found**2 / 2) / (count - 3))
     centre = atanh(min(max(found, -1 + 1e-9), 1 - 1e-9))
-    return f"{number(found, 2)} [{number(tanh(centre - half), 2)}, {number(tanh(centre + half), 2)}]"
+    return interval(found, tanh(centre - half), tanh(centre + half))

@@ -64,8 +64,7 @@ def draw_premise(frame: pd.DataFrame, *, title: str = "How well each model answe
     mean, over, low, high = (wide[name][views].to_numpy(float) for name in ("mean", *bounds))
     sure, limit = (low > 0) | (high < 0), float(np.nanmax(np.abs(over))) or 1.0
     hover = [
-        ["{}; {} [{}, {}] above none".format(*(number(value, 2) for value in cell)) for cell in line]
-        for line in np.stack([mean, over, low, high], -1)
+        [f"{number(cell[0], 2)}; {interval(*cell[1:])} above none" for cell in line] for line in np.stack([mean, over, low, high], -1)
     ]
     names = [plain(f"{name}, {model}") for name, model in rows]
     figure = heatmap(over, names, [plain(view) for view in views], limit, cell_texts(mean, sure), hover)

@@ -11,7 +11,7 @@ from scipy.spatial.distance import squareform
 
 from opsd_lab.figures.parts import add_dots, cell_texts, finish, heatmap, mark_zero, marker, name_rows
 from opsd_lab.figures.training import plain
-from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, count, counted, number
+from opsd_lab.figures.words import GREY, INTERVALS, NUMBERS, check_frame, count, counted, interval, number
 
 BETTER, WORSE, NEITHER, FAILED = "better than OPSD", "worse than OPSD", "neither", "failed"
 ABOVE, BELOW = "above 0", "below 0"
@@ -36,7 +36,7 @@ def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do 
     sure = (low > 0) | (high < 0)
     limit = float(np.nanquantile(np.abs(mean), 0.95))
     numbers = np.stack([mean, low, high], -1)
-    hover = [["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in numbers]
+    hover = [[interval(*cell) for cell in line] for line in numbers]
     figure = heatmap(mean, [plain(name) for name in methods], places, limit, cell_texts(mean, sure), hover)
     note = f"1 is the size of the method's average push. Grey: the interval holds 0. {INTERVALS}; {counted(frame)}"
     return finish(figure, title, note, 21 * len(methods), above=24)
@@ -106,9 +106,7 @@ def draw_search(frame: pd.DataFrame, *, title: str = "What each method gained, b
     chosen, sure = wide["chosen"][rates].to_numpy() == 1, (low > 0) | (high < 0)
     lines = zip(cell_texts(mean, sure), chosen, strict=True)
     text = [[f"<b>{t}</b>" if bold else t for t, bold in zip(*line, strict=True)] for line in lines]
-    hover = [
-        ["{} [{}, {}]".format(*(number(value, 2) for value in cell)) for cell in line] for line in np.stack([mean, low, high], -1)
-    ]
+    hover = [[interval(*cell) for cell in line] for line in np.stack([mean, low, high], -1)]
     limit = float(np.nanmax(np.abs(mean)))
     figure = heatmap(mean, [plain(name) for name in methods], [f"{rate:g}" for rate in rates], limit, text, hover)
     note = f"Accuracy minus the initial policy's. Bold: the chosen rate. Grey: the interval holds 0. {INTERVALS}; {counted(frame)}"

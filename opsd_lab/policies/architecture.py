@@ -105,3 +105,9 @@ def _switching_scalings(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
             lengths = one.get("original_max_position_embeddings"), getattr(config, "original_max_position_embeddings", None)
             first = next((length for length in lengths if length), None) if kind == "longrope" else None
             yield kind, first or config.max_position_embeddings
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Tell whether a module computes what its class says, and no hook listens."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" not in vars(module) and not any(hooks)

@@ -16,6 +16,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from opsd_lab.policies.adapters import active_adapters, is_plain_lora, tuner_layers
+from opsd_lab.policies.architecture import is_bare
 
 GATED = (LlamaMLP, Qwen2MLP, Qwen3MLP)  # down(act(gate(x)) up(x))
 
@@ -35,7 +36,7 @@ def joined_lora(model: PreTrainedModel) -> Iterator[None]:
     gated: list[nn.Module] = []
     if torch.is_grad_enabled() and not model.is_gradient_checkpointing:
         joined = [layer for layer in tuner_layers(model).values() if _is_joinable(layer)]
-        gated = [m for m in model.modules() if type(m) in GATED and m.down_proj in joined and _is_silu(m.act_fn) and _is_bare(m)]
+        gated = [m for m in model.modules() if type(m) in GATED and m.down_proj in joined and _is_silu(m.act_fn) and is_bare(m)]
     try:
         for layer in joined:
             layer.forward = partial(_forward, layer)
@@ -57,17 +58,11 @@ def _is_joinable(layer: nn.Module) -> bool:
     dropout, parts = layer.lora_dropout[adapter], (layer, base, layer.lora_A[adapter], layer.lora_B[adapter])
     drops = not isinstance(dropout, nn.Identity) and (dropout.training or type(dropout) is not nn.Dropout)
     single = all(p.dtype == torch.float32 for part in parts for p in part.parameters(recurse=False))
-    return single and not drops and all(map(_is_bare, parts))
-
-
-def _is_bare(module: nn.Module) -> bool:
-    """Tell whether a module computes what its class says, and nobody listens."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return "forward" not in vars(module) and not any(hooks)
+    return single and not drops and all(map(is_bare, parts))
 
 
 def _is_silu(module: nn.Module) -> bool:
-    return type(module) in (nn.SiLU, SiLUActivation) and _is_bare(module)
+    return type(module) in (nn.SiLU, SiLUActivation) and is_bare(module)
 
 
 def _plain(hidden: Tensor) -> bool:

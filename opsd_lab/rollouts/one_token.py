@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
+from opsd_lab.policies.architecture import is_bare
 from opsd_lab.policies.products import LEAST
 from opsd_lab.rollouts.decoding_layers import folded_attention
 
@@ -27,17 +28,13 @@ def fits_one_token(trunk: nn.Module) -> bool:
         return False
     parts = [trunk, trunk.norm, *(part for layer in trunk.layers for part in (layer, *_own_parts(layer)))]
     kinds = set(getattr(trunk.config, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and not any(map(_has_foreign_code, parts))
+    return kinds == {"full_attention"} and all(map(is_bare, parts))
 
 
 def _own_parts(layer: nn.Module) -> list[nn.Module]:
     """Return the modules of a layer whose forward pass is written anew here."""
     norms = [getattr(layer.self_attn, name) for name in ("q_norm", "k_norm") if hasattr(layer.self_attn, name)]
     return [layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm, *norms]
-
-
-def _has_foreign_code(module: nn.Module) -> bool:
-    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class OneTokenPass:
@@ -121,7 +118,7 @@ def _normed(hidden: Tensor, weight: Tensor, least: float) -> Tensor:
 
 def _joined(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
     """Return what computes the layers' outputs beside each other: in one product where they are small, whose call costs most."""
-    small = all(type(layer) is nn.Linear and not _has_foreign_code(layer) and layer.weight.numel() < LEAST for layer in layers)
+    small = all(type(layer) is nn.Linear and is_bare(layer) and layer.weight.numel() < LEAST for layer in layers)
     biases = [layer.bias for layer in layers if getattr(layer, "bias", None) is not None]
     if not small or len(biases) not in (0, len(layers)):
         return partial(_side_by_side, layers)
