@@ -11,7 +11,7 @@ from opsd_lab.experiments.clip_study import clip_table
 from opsd_lab.grading import Grader
 from opsd_lab.policies.policy import load_policy
 from opsd_lab.problems.opening import open_problems
-from opsd_lab.rollouts import SamplingParams
+from opsd_lab.rollouts import HFSampler, SamplingParams
 
 
 def clip(out: Path = RESULTS / "clip.parquet") -> None:
@@ -71,6 +71,7 @@ def premise(
     n: int = 4,
     max_new_tokens: int = 768,
     chunk: int = 8,
+    token_budget: int | None = None,
     dtype: str = "auto",
 ) -> None:
     """Measure how well a model answers the same problems under each privileged view; write every verdict and print the table.
@@ -85,15 +86,18 @@ def premise(
         count: how many problems of each set.
         n: answers for each problem under each view.
         max_new_tokens: how long an answer may be.
-        chunk: how many problems are answered at once, before the file is written.
+        chunk: how many problems are answered at once, under all views, before the file is written.
+        token_budget: how many tokens are written side by side, prompts and padding included; left out, as `HFSampler` chooses.
         dtype: what the model computes in, such as float32; left out, as `load_policy` chooses.
     """
     from opsd_lab.experiments.premise import SETS, Premise, measure_premise, premise_table
 
     path = out or Path("build") / f"premise_{file_name(model)}.parquet"
     wanted = Premise(sets or tuple(SETS), count, SamplingParams(max_new_tokens, temperature=0.7, n=n), chunk=chunk)
+    policy = load_policy(model, dtype=dtype)
+    sampler = HFSampler(policy, token_budget, progress=False)
     with Grader() as grader:
-        rows = measure_premise(load_policy(model, dtype=dtype), wanted, grader, path, model=model)
+        rows = measure_premise(policy, wanted, grader, path, model=model, sampler=sampler)
     print(premise_table(rows).drop(columns=["n", "unit", "note"]).round(2).to_string(index=False))
 
 

@@ -12,7 +12,7 @@ from opsd_lab.evaluation.paired import paired_interval
 from opsd_lab.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
 from opsd_lab.grading import VERDICTS, Grader
 from opsd_lab.problems.problem import Problem, check_unique
-from opsd_lab.rollouts.base import Sampler, SamplingParams
+from opsd_lab.rollouts.base import Rollout, Sampler, SamplingParams
 from opsd_lab.rollouts.sampling import check_room, continue_prompts
 
 COLUMNS = ("problem_id", "sample", "final", "boxed", "last_number", "answer", "truncated", "tokens", "text")
@@ -118,10 +118,23 @@ def evaluate(
     prompts = [build_prompt(problem) for problem in problems]
     check_room(getattr(sampler, "policy", None), "student", problems, prompts, params)
     rollouts = continue_prompts(sampler, problems, prompts, params)
+    return graded(rollouts, problems, grader, name=name)
+
+
+def graded(rollouts: Sequence[Rollout], problems: Sequence[Problem], grader: Grader, *, name: str = "model") -> Evaluation:
+    """Return the evaluation of rollouts that are written, each graded by its own text.
+
+    `rollouts` stand problem by problem, as many of each of the `problems`. `grader` judges their answers, and `name` is what the
+    evaluation is called.
+
+    Raises:
+        ValueError: when there is not the same number of rollouts of each problem, or one is of none of them.
+        UnreadableAnswersError: when reference answers cannot be read; it lists all of them.
+    """
     grades = grade_rollouts(grader, rollouts, problems)
     columns = {
         "problem_id": [rollout.problem_id for rollout in rollouts],
-        "sample": list(range(params.n)) * len(problems),
+        "sample": list(range(len(rollouts) // len(problems))) * len(problems),
         "final": [grade.final for grade in grades],
         "boxed": [grade.boxed for grade in grades],
         "last_number": [grade.last_number for grade in grades],

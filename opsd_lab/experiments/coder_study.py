@@ -34,13 +34,13 @@ def coder_study() -> Study:
     Raises:
         ModuleNotFoundError: when reasoning-gym is not installed.
     """
-    training, test = {"learning_rate": RATE}, reasoning_gym_problems(TASK, 96, seed=1)
+    training, test = {"learning_rate": RATE}, reasoning_gym_problems(TASK, 192, seed=1)
     asked = {problem.question for problem in test}  # the task draws some questions with more than one seed
     return Study(
         name="coder",
         policy=coder_policy,
         train=[problem for problem in reasoning_gym_problems(TASK, 512, seed=2) if problem.question not in asked],
-        splits={"test": test, OTHER: reasoning_gym_problems(OTHER, 48, seed=1)},
+        splits={"test": test, OTHER: reasoning_gym_problems(OTHER, 96, seed=1)},
         arms={
             "base": None,
             "OPSD": Recipe(OPSD(forward_kl), reference_solution, training=training),
@@ -50,8 +50,8 @@ def coder_study() -> Study:
         chat=ChatFormat(),
         sampling=SamplingParams(320, temperature=1.0),
         evaluation=SamplingParams(320, temperature=0.0),
-        params=TrainingParams(),
-        rollouts=8,
+        params=TrainingParams(token_budget=2048),
+        rollouts=16,
         checkpoints=(20,),
         trace=("loss", "gap", "completion_length", "truncated"),
     )

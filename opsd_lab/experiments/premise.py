@@ -4,9 +4,9 @@ The student's own view shows nothing. A view that shows the way without the answ
 say whether it is the solution that helps, or what can be copied from it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from opsd_lab.contexts import (
     reference_solution,
     wrong_solution,
 )
-from opsd_lab.evaluation.evaluate import Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.evaluate import Evaluation, graded, paired_difference
 from opsd_lab.experiments.champ_study import applies
 from opsd_lab.grading import Grader
 from opsd_lab.identity.digest import digest
@@ -37,8 +37,10 @@ from opsd_lab.problems.problem import Problem
 from opsd_lab.problems.reasoning_gym import TASKS, reasoning_gym_problems
 from opsd_lab.problems.word_problems import builtin, one_per_key
 from opsd_lab.rollouts import HFSampler, Sampler, SamplingParams
+from opsd_lab.rollouts.sampling import check_room, continue_prompts
 
 NONE = "none"
+Asked = tuple[str, str, View, list[Problem]]  # a set, a view's name, the view, some problems
 SETS: dict[str, Callable[[], list[Problem]]] = {
     "one_step": lambda: one_per_key(builtin("one_step", "test")),
     "two_step": lambda: one_per_key(builtin("two_step", "test")),
@@ -114,8 +116,9 @@ def measure_premise(
     """Return a row for each answer of a model: set, view, problem, sample, verdicts, tokens, and how much of it is copied.
 
     `copied` is the share of an answer's characters in runs of at least `LEAST_RUN` that stand in what was shown, and `shared` in the
-    reference solution, which only some views show. Texts are not kept. The rows are kept in a file that grows by a few problems at a
-    time, each with `settings`, a digest of what it depends on; a call that was interrupted goes on with those that are not there.
+    reference solution, which only some views show. Texts are not kept. All views of a few problems are answered side by side, then
+    the file grows by their rows, each with `settings`, a digest of what it depends on; a call that was interrupted goes on with those
+    that are not there.
 
     Args:
         policy: the model.
@@ -131,7 +134,7 @@ def measure_premise(
     """
     own, sampler = policy_parts(policy) | versions(), sampler or HFSampler(policy, progress=False)
     chosen = {name: premise.problems(name, grader) for name in premise.sets}
-    wanted: dict[str, tuple[str, str, View, list[Problem]]] = {}
+    wanted: dict[str, Asked] = {}
     for name, (problems, views) in chosen.items():
         for view, show in views.items():
             for few in _chunks(problems, premise.chunk):
@@ -140,11 +143,9 @@ def measure_premise(
     total = premise.sampling.n * sum(len(few) for *_, few in wanted.values())
     left = premise.sampling.n * sum(len(wanted[key][-1]) for key in table.missing)
     with tqdm(total=total, initial=total - left, desc="answers", unit="answer", disable=not progress) as bar:
-        for key in table.missing:
-            name, view, show, few = wanted[key]
-            contexts = ContextBuilder(policy.tokenizer, show, student=premise.chat, teacher=premise.chat)
-            rows = _answers(contexts, show, few, premise.sampling, sampler, grader)
-            table.add(rows.assign(set=name, view=view, model=model, **{SETTINGS: key}))
+        for keys in _together(table.missing, wanted):
+            rows = _answers(policy, premise, {key: wanted[key] for key in keys}, sampler, grader)
+            table.add(rows.assign(model=model))
             bar.update(len(rows))
     return pd.read_parquet(path)
 
@@ -159,32 +160,50 @@ def _settings(premise: Premise, view: View, problems: Sequence[Problem]) -> Part
     return found | parts_of("chat", premise.chat)
 
 
-def _answers(
-    contexts: ContextBuilder, view: View, problems: list[Problem], sampling: SamplingParams, sampler: Sampler, grader: Grader
-) -> pd.DataFrame:
-    found = evaluate(sampler, problems, lambda problem: list(contexts.teacher_prompt(problem, view)), sampling, grader).rows
-    by_id = {problem.id: problem for problem in problems}
-    pairs = [(text, by_id[name]) for text, name in zip(found["text"], found["problem_id"], strict=True)]
-    return found[list(KEPT)].assign(
-        copied=[copied_share(text, view(problem)) for text, problem in pairs],
-        shared=[copied_share(text, problem.solution) for text, problem in pairs],
-    )
+def _together(missing: Sequence[str], wanted: Mapping[str, Asked]) -> list[list[str]]:
+    """Return the missing parts, those of the same problems together: their views are answered side by side."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for key in missing:
+        name, *_, few = wanted[key]
+        found.setdefault((name, *(problem.id for problem in few)), []).append(key)
+    return list(found.values())
+
+
+def _answers(policy: Policy, premise: Premise, parts: Mapping[str, Asked], sampler: Sampler, grader: Grader) -> pd.DataFrame:
+    """Return the rows of several views of the same problems; `parts` has them by what they depend on."""
+    asked, prompts = [], []
+    for _, _, show, few in parts.values():
+        contexts = ContextBuilder(policy.tokenizer, show, student=premise.chat, teacher=premise.chat)
+        asked += few
+        prompts += [list(contexts.teacher_prompt(problem, show)) for problem in few]
+    check_room(policy, "teacher", asked, prompts, premise.sampling)
+    written = iter(continue_prompts(sampler, asked, prompts, premise.sampling))
+    rows = []
+    for key, (name, view, show, few) in parts.items():
+        found = graded(list(islice(written, len(few) * premise.sampling.n)), few, grader).rows
+        by_id = {problem.id: problem for problem in few}
+        pairs = [(text, by_id[asked]) for text, asked in zip(found["text"], found["problem_id"], strict=True)]
+        copied = [copied_share(text, show(problem)) for text, problem in pairs]
+        shared = [copied_share(text, problem.solution) for text, problem in pairs]
+        rows.append(found[list(KEPT)].assign(copied=copied, shared=shared, set=name, view=view, **{SETTINGS: key}))
+    return pd.concat(rows, ignore_index=True)
 
 
 def copied_share(text: str, shown: str) -> float:
-    """Return the share of a text's characters that lie in runs of at least `LEAST_RUN` which stand in another text, in its order.
+    """Return the share of a text's characters that lie in runs of at least `LEAST_RUN` which stand in another text.
 
     White space counts as one space. An empty text has copied nothing.
     """
     text, shown = " ".join(text.split()), " ".join(shown.split())
-    if _runs(text).isdisjoint(_runs(shown)):  # which is quickly told, where the alignment is not
-        return 0.0
-    blocks = SequenceMatcher(None, shown, text, autojunk=False).get_matching_blocks()
-    return sum(block.size for block in blocks if block.size >= LEAST_RUN) / max(1, len(text))
+    there, copied = set(_runs(shown)), np.zeros(len(text), dtype=bool)
+    for start, run in enumerate(_runs(text)):
+        if run in there:
+            copied[start : start + LEAST_RUN] = True
+    return float(copied.mean()) if text else 0.0
 
 
-def _runs(text: str) -> set[str]:
-    return {text[start : start + LEAST_RUN] for start in range(len(text) - LEAST_RUN + 1)}
+def _runs(text: str) -> list[str]:
+    return [text[start : start + LEAST_RUN] for start in range(len(text) - LEAST_RUN + 1)]
 
 
 def premise_table(rows: pd.DataFrame) -> pd.DataFrame:

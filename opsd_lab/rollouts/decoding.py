@@ -19,6 +19,9 @@ from opsd_lab.rollouts.decoding_layers import RoomyLayer, folding_attention, roo
 from opsd_lab.rollouts.one_token import OneTokenPass, fits_one_token
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params")
+# The share of the cache's rows that still go on at which the others leave it. Leaving copies the cache: on a device that computes
+# many rows in the time of a few, ended rows are cheaper.
+WORTH = {"cuda": 0.75}
 # Layers whose whole state `reorder_cache` selects; others, such as those that compress, may hold more.
 SELECTABLE = {
     getattr(cache_utils, name)
@@ -71,6 +74,7 @@ class CachedSteps:
         self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in once.values()], device=device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._padded = bool((self._mask == 0).any())
+        self._worth = WORTH.get(device.type, 1)
         # Each sequence's row of the cache, in the order of the sequences that go on.
         self._rows = torch.tensor([numbers[key] for key in keys], device=device)
 
@@ -101,7 +105,7 @@ class CachedSteps:
         ids = self._ids.new_zeros(len(self._mask)).index_copy(0, self._rows, tokens)
         self._positions = self._positions[:, -1:] + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        if len(kept) and len(kept) < len(self._mask) and self._selectable:
+        if len(kept) and len(kept) <= self._worth * len(self._mask) and len(kept) < len(self._mask) and self._selectable:
             self._cache.reorder_cache(kept)
             ids, self._mask, self._positions = ids[kept], self._mask[kept], self._positions[kept]
             kept = torch.arange(len(kept), device=kept.device)
