@@ -11,16 +11,19 @@ from opsd_lab.experiments.capability import (
     MODELS,
     OTHER,
     OVER_OTHER,
+    WITH_OVER,
     WITH_TEACHER,
     capability_table,
     champ_signals,
     measured,
     signal_table,
+    size_signals,
     slice_signals,
     view_signals,
 )
 from opsd_lab.experiments.premise import premise_table
-from opsd_lab.figures.capability import draw_capability, draw_premise
+from opsd_lab.figures.capability import NAMES, draw_capability, draw_premise
+from opsd_lab.figures.words import wrapped
 from tests.test_first_wrong_step import random_steps
 
 
@@ -58,6 +61,8 @@ def test_what_the_teacher_adds_is_said_beside_the_student_alone():
     both = table[table["signal"] == WITH_TEACHER].set_index("model")
     assert (both["baseline"] == ALONE).all() and both.loc["knows", "difference_low"] > 0.1
     assert both.loc["does not", "difference_low"] < 0.05
+    over = table[table["signal"] == WITH_OVER].set_index("model")  # the other gap is noise here
+    assert (over["baseline"] == ALONE).all() and 0 < over.loc["knows", "mean"] < both.loc["knows", "mean"]
 
 
 def test_views_with_other_steps_are_refused():
@@ -74,11 +79,7 @@ def test_capability_is_the_accuracy_without_a_view_and_the_figure_has_a_point_fo
     table = signal_table({"small": champ_signals(two_views(1, 0.1)), "large": champ_signals(two_views(2, 1.5))})
     figure = draw_capability(table, accuracy.reset_index())
     lines = [trace for trace in figure.data if trace.showlegend]
-    names = [*COMPARED]
-    names[names.index("student_logprob")], names[names.index("student_entropy")] = (
-        "student's log-<br>probability",
-        "student's entropy",
-    )
+    names = [wrapped(NAMES.get(name, name)) for name in COMPARED]
     assert [trace.name for trace in lines] == names
     places = np.array([trace.x for trace in lines])  # those of a model lie around its accuracy, none on another
     assert places.mean(0) == pytest.approx(sorted(accuracy["mean"])) and (np.diff(places, axis=0) > 0).all()
@@ -139,3 +140,14 @@ def test_a_table_that_was_not_made_is_named_with_its_command(tmp_path):
         measured("premise", tmp_path)
     pd.DataFrame({"model": ["coder-1.5b"]}).to_parquet(tmp_path / "premise_coder-1.5b.parquet")
     assert {name: table["model"].item() for name, table in measured("premise", tmp_path).items()} == MODELS
+
+
+def test_models_are_compared_on_the_same_steps_with_the_first():
+    knows = champ_signals(two_views(1, 1.5))
+    guesses = knows.assign(gap=np.random.default_rng(3).normal(size=len(knows)))
+    table = size_signals({"small": guesses, "large": knows.sample(frac=1, random_state=0)}, "gap").set_index("model")
+    alone = first_wrong_step(knows, {"gap": -1}).set_index("measure").loc["auroc"]
+    assert table.loc["large", "mean"] == pytest.approx(alone["mean"]) and table.loc["large", "baseline"] == "small"
+    assert table.loc["large", "difference_low"] > 0 == table.loc["small", "difference"]
+    with pytest.raises(ValueError, match="all models need the same steps"):
+        size_signals({"small": guesses, "large": knows.iloc[1:]})

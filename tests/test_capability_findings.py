@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from opsd_lab.experiments.capability import ALONE, OTHER, WITH_TEACHER
-from opsd_lab.experiments.capability_findings import own_findings, premise_findings, signal_findings
+from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_TEACHER
+from opsd_lab.experiments.capability_findings import own_findings, premise_findings, signal_findings, size_findings
 
 
 def asked(name: str, view: str, mean: float, difference: float, half: float = 0.1) -> dict[str, object]:
@@ -25,16 +25,22 @@ def test_views_that_raise_or_lower_the_accuracy_are_counted():
 
 
 def test_the_gap_is_told_beside_chance_its_control_and_the_student():
-    means = {"gap": 0.6, OTHER: 0.5, ALONE: 0.58, WITH_TEACHER: 0.62}
+    means = {"gap": 0.6, OTHER: 0.5, OVER_OTHER: 0.57, ALONE: 0.58, WITH_TEACHER: 0.62, WITH_OVER: 0.63}
     table = pd.DataFrame(
         [{"signal": name, **asked("", "", mean, 0.04, 0.05), "chance": 0.5, "model": "large"} for name, mean in means.items()]
     )
-    gap, over, added = signal_findings(table)
+    gap, less, added = signal_findings(table)
     assert "0.60 [0.55, 0.65], above chance" in gap and "0.50 [0.45, 0.55], not told from chance" in gap
-    assert over.endswith("is 0.04 [−0.01, 0.09].")
-    assert "adds 0.04 [−0.01, 0.09]" in added and added.endswith("together, 0.58 [0.53, 0.63].")
+    assert gap.endswith("the difference of the two gaps with 0.57 [0.52, 0.62], above chance.")
+    assert less.endswith("is 0.04 [−0.01, 0.09].")
+    assert "together, 0.58 [0.53, 0.63], the gap adds 0.04 [−0.01, 0.09]" in added and added.endswith("solution 0.04 [−0.01, 0.09].")
     below = table.assign(mean=table["mean"] - 0.2, low=table["low"] - 0.2, high=table["high"] - 0.2)
     assert "0.40 [0.35, 0.45], below chance" in signal_findings(below)[0]
+
+
+def test_larger_models_are_told_beside_the_smallest():
+    rows = [{"model": name, **asked("", "", 0.5, difference, 0.05)} for name, difference in (("small", 0.0), ("large", 0.1))]
+    assert size_findings(pd.DataFrame(rows), "gap") == ["The AUROC of large's gap minus that of small's is 0.10 [0.05, 0.15]."]
 
 
 def test_what_a_models_own_steps_are_told_is_listed_by_column_clip_and_place():

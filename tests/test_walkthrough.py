@@ -73,8 +73,8 @@ def test_the_committed_table_is_that_of_todays_study_and_shown_in_short(capsys):
 def test_a_file_that_is_no_table_of_a_study_is_named_with_the_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.parquet is not there; .* walkthrough\.parquet"):
         show(tmp_path / "none.parquet")
-    with pytest.raises(ValueError, match=r"champ_steps\.parquet is no table of a study: it has no column accuracy"):
-        show(RESULTS / "champ_steps.parquet")
+    with pytest.raises(ValueError, match=r"champ_coder-0\.5b\.parquet is no table of a study: it has no column accuracy"):
+        show(RESULTS / "champ_coder-0.5b.parquet")
 
 
 def test_widgets_without_a_static_form_leave_an_executed_notebook():

@@ -14,7 +14,8 @@ from opsd_lab.experiments.premise import NONE
 MODELS = {"SmolLM2 135M": "smollm2-135m-instruct", "Coder 0.5B": "coder-0.5b", "Coder 1.5B": "coder-1.5b"}
 """The models that are compared, by what figures call them; the coders are Qwen2.5-Coder-Instruct."""
 OTHER, OVER_OTHER = "gap, other problem", "gap over other problem's"
-ALONE, WITH_TEACHER = "student alone", "student and teacher"
+ALONE, WITH_TEACHER, WITH_OVER = "student alone", "student and gap", "student and gap over other problem's"
+TAUGHT = (WITH_TEACHER, WITH_OVER)
 STUDENT = ("student_logprob", "student_entropy")
 COMPARED: dict[str, int] = {
     "gap": -1,
@@ -25,6 +26,7 @@ COMPARED: dict[str, int] = {
     POSITION: 1,
     ALONE: 1,
     WITH_TEACHER: 1,
+    WITH_OVER: 1,
 }
 """What is compared, with the side on which a wrong step is expected."""
 
@@ -48,8 +50,8 @@ def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each step of CHAMP's solutions with all that is `COMPARED`, from the rows of `step_rows`.
 
     "gap over other problem's" is the gap under the reference minus that under another problem's solution: the student's part falls
-    out. "student alone" combines log-probability and entropy of the student, "student and teacher" these and the gap
-    (`with_combination`).
+    out. "student alone" combines log-probability and entropy of the student, "student and gap" these and the gap, "student and gap
+    over other problem's" these and that difference (`with_combination`).
 
     Raises:
         ValueError: where the views reference and other problem do not have the same steps.
@@ -58,20 +60,21 @@ def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:
     other = shown["other problem"]["gap"]
     joined = shown["reference"].assign(**{OTHER: other, OVER_OTHER: shown["reference"]["gap"] - other}).reset_index()
     found = with_combination(with_position(joined), STUDENT, ALONE)
-    return with_combination(found, (*STUDENT, "gap"), WITH_TEACHER)
+    found = with_combination(found, (*STUDENT, "gap"), WITH_TEACHER)
+    return with_combination(found, (*STUDENT, OVER_OTHER), WITH_OVER)
 
 
 def signal_table(steps: Mapping[str, pd.DataFrame], measure: str = "auroc") -> pd.DataFrame:
     """Return how well each signal finds the first wrong step, by model, from `champ_signals` of each.
 
-    Columns: model, signal, then those of `first_wrong_step`; the difference is from the student's log-probability, for "student and
-    teacher" from "student alone". `measure` is one of `first_wrong_step`.
+    Columns: model, signal, then those of `first_wrong_step`; the difference is from the student's log-probability, for what the gap
+    or its difference is combined with from "student alone". `measure` is one of `first_wrong_step`.
     """
     found = []
     for model, of_model in steps.items():
         table = first_wrong_step(of_model, COMPARED)
-        both = first_wrong_step(of_model, {ALONE: 1, WITH_TEACHER: 1}, ALONE)
-        rows = pd.concat([table[table["signal"] != WITH_TEACHER], both[both["signal"] == WITH_TEACHER]])
+        both = first_wrong_step(of_model, dict.fromkeys((ALONE, *TAUGHT), 1), ALONE)
+        rows = pd.concat([table[~table["signal"].isin(TAUGHT)], both[both["signal"].isin(TAUGHT)]])
         found.append(rows[rows["measure"] == measure].assign(model=model))
     return _in_front(pd.concat(found, ignore_index=True), "model", "signal")
 
@@ -113,6 +116,24 @@ def view_signals(steps: Mapping[str, pd.DataFrame], measure: str = "auroc") -> p
         table = first_wrong_step(joined, dict.fromkeys(shown, -1), "other problem")
         found.append(table[table["measure"] == measure].assign(model=model))
     return _in_front(pd.concat(found, ignore_index=True).rename(columns={"signal": "view"}), "model", "view")
+
+
+def size_signals(steps: Mapping[str, pd.DataFrame], signal: str = OVER_OTHER, measure: str = "auroc") -> pd.DataFrame:
+    """Return how well one signal of each model finds the first wrong step, and how far this is from the first model's.
+
+    Columns: model, then those of `first_wrong_step`; the difference is paired on the same steps. `steps` has rows of `champ_signals`
+    by model, the smallest model first. `signal` is one of `COMPARED`.
+
+    Raises:
+        ValueError: where the models do not have the same steps.
+    """
+    held = {model: rows.set_index(["rollout", "step"]).sort_index() for model, rows in steps.items()}
+    first, *_ = held
+    if any(not rows.index.equals(held[first].index) for rows in held.values()):
+        raise ValueError("size_signals: all models need the same steps")
+    joined = held[first].assign(**{model: rows[signal] for model, rows in held.items()}).reset_index()
+    table = first_wrong_step(joined, dict.fromkeys(held, COMPARED[signal]), first)
+    return _in_front(table[table["measure"] == measure].rename(columns={"signal": "model"}), "model")
 
 
 def _by_view(name: str, steps: pd.DataFrame, scope: str, needed: tuple[str, ...]) -> dict[str, pd.DataFrame]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from opsd_lab.experiments.capability import ALONE, OTHER, WITH_TEACHER
+from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_TEACHER
 from opsd_lab.experiments.premise import NONE
 from opsd_lab.figures.words import NUMBERS, count, interval
 
@@ -49,14 +49,31 @@ def signal_findings(table: pd.DataFrame) -> list[str]:
     told = []
     for model, rows in table.groupby("model", sort=False):
         of = rows.set_index("signal")
-        gap, other = (f"{interval(*of.loc[name, NUMBERS])}, {_beside_chance(of.loc[name])}" for name in ("gap", OTHER))
-        over, added = (interval(*of.loc[name, DIFFERENCE]) for name in ("gap", WITH_TEACHER))
+        gap, other, over = (
+            f"{interval(*of.loc[name, NUMBERS])}, {_beside_chance(of.loc[name])}" for name in ("gap", OTHER, OVER_OTHER)
+        )
+        less, with_gap, with_over = (interval(*of.loc[name, DIFFERENCE]) for name in ("gap", WITH_TEACHER, WITH_OVER))
         told += [
-            f"{model}: the gap finds the first wrong step with an AUROC of {gap}; under another problem's solution with {other}.",
-            f"{model}: the gap's AUROC minus that of the student's log-probability is {over}.",
-            f"{model}: the teacher adds {added} to what the student's numbers find together, {interval(*of.loc[ALONE, NUMBERS])}.",
+            f"{model}: the gap finds the first wrong step with an AUROC of {gap}; under another problem's solution with {other}; the "
+            f"difference of the two gaps with {over}.",
+            f"{model}: the gap's AUROC minus that of the student's log-probability is {less}.",
+            f"{model}: to what the student's numbers find together, {interval(*of.loc[ALONE, NUMBERS])}, the gap adds {with_gap}, "
+            f"and its difference from that under another problem's solution {with_over}.",
         ]
     return told
+
+
+def size_findings(table: pd.DataFrame, signal: str) -> list[str]:
+    """Return how much better or worse each further model's signal finds the first wrong step than the first model's.
+
+    `table` is that of `size_signals` of the `signal`, which says what the sentences call it.
+    """
+    first, *others = table.itertuples()
+    return [
+        f"The AUROC of {row.model}'s {signal} minus that of {first.model}'s is "
+        f"{interval(row.difference, row.difference_low, row.difference_high)}."
+        for row in others
+    ]
 
 
 def own_findings(tables: Mapping[str, pd.DataFrame], view: str = "reference") -> list[str]:

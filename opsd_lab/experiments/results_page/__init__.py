@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from opsd_lab.experiments.results_page.capability import champ
 from opsd_lab.experiments.results_page.family import clip, rates, teachers
 from opsd_lab.experiments.results_page.measured import graders, samplers, speed
 from opsd_lab.experiments.results_page.sandbox import ablations, baselines, contradicting
 from opsd_lab.experiments.results_page.smollm2 import tuned, walkthrough
-from opsd_lab.experiments.results_page.supervision import champ, supervision
+from opsd_lab.experiments.results_page.supervision import supervision
 from opsd_lab.experiments.results_page.text import LEVEL
 
 __all__ = ["TEMPLATE", "results_page"]

@@ -1,12 +1,11 @@
-"""The page's fields about what the teacher teaches: notebook 02's gaps, and CHAMP's first wrong steps."""
+"""The page's fields about what the teacher teaches: notebook 02's gaps."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.experiments.results_page.notebook import Estimate, intervals, parameter, printed
-from opsd_lab.experiments.results_page.text import Fields, check, markdown, read_table
-from opsd_lab.figures.words import interval, number
+from opsd_lab.experiments.results_page.text import Fields, check, markdown
+from opsd_lab.figures.words import interval
 
 WRONG, VALID = "wrong", "valid, not the answer"
 VIEWS = {
@@ -22,13 +21,6 @@ PHASES = {
     ("correct", "after"): "correct, after it",
     ("incorrect", "first_error"): "the first error",
     ("incorrect", "after"): "incorrect, after it",
-}
-SIGNALS = {
-    "gap": "the gap",
-    "divergence": "the divergence",
-    "teacher_logprob": "the teacher's log-probability",
-    "student_logprob": "the student's log-probability",
-    "student_entropy": "the student's entropy",
 }
 
 
@@ -64,20 +56,3 @@ def _by_view(found: Mapping[tuple[str, ...], Estimate]) -> str:
 def _contradicted(phases: Mapping[tuple[str, ...], Estimate]) -> bool:
     sheet, chain = (phases[task, "correct", "after"] for task in ("sheet", "chain"))
     return chain.high < phases["chain", "incorrect", "first_error"].low < sheet.low
-
-
-def champ() -> Fields:
-    """Return the fields of CHAMP's annotated solutions."""
-    steps = read_table("champ_steps").query("scope == 'all' and view == 'reference'")
-    found = first_wrong_step(steps).query("measure == 'auroc'").set_index("signal")
-    gap, known = found.loc["gap"], found.loc["student_logprob"]
-    check("the gap finds the first wrong step no better than chance", gap["low"] < gap["chance"])
-    check("the student's log-probability finds it better", known["low"] > known["chance"] and gap["difference_high"] < 0)
-    lines = [[words, interval(*found.loc[signal, ["mean", "low", "high"]])] for signal, words in SIGNALS.items()]
-    return {
-        "champ_model": steps["model"].iloc[0],
-        "champ_solutions": int(gap["n_solutions"]),
-        "champ_problems": int(gap["n"]),
-        "chance": number(gap["chance"], 2),
-        "champ": markdown(["signal", "AUROC"], lines),
-    }
