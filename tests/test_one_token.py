@@ -5,7 +5,7 @@ import torch
 import transformers as tf
 
 from opsd_lab.policies.policy import Policy
-from opsd_lab.rollouts import one_token
+from opsd_lab.rollouts import decoding, one_token
 from opsd_lab.rollouts.decoding import CachedSteps, OneTokenSteps, steps_for
 from tests.architectures import build, of, small
 from tests.conftest import DEVICE, byte_tokenizer
@@ -54,6 +54,16 @@ def test_the_states_are_those_of_the_models_own_pass(form, joined, monkeypatch):
     policy = policy_of(form)
     assert steps_for(policy) is OneTokenSteps
     torch.testing.assert_close(grown(OneTokenSteps, policy), grown(CachedSteps, policy), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [OneTokenSteps, CachedSteps])
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.0])
+def test_sequences_that_ended_may_stay_in_the_cache_and_change_nothing_for_the_others(kind, share, monkeypatch):
+    policy = policy_of("Qwen2")
+    monkeypatch.setattr(decoding, "WORTH", {})
+    left = grown(kind, policy)
+    monkeypatch.setattr(decoding, "WORTH", {policy.device.type: share})
+    torch.testing.assert_close(grown(kind, policy), left, rtol=1e-5, atol=2e-5)
 
 
 def test_weights_that_changed_are_those_of_the_next_sequences():

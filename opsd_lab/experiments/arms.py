@@ -222,8 +222,8 @@ def smollm2_arms() -> dict[str, Recipe | None]:
 
 
 def smollm2_policy(seed: int) -> Policy:
-    """Return SmolLM2 with a fresh LoRA."""
-    return add_lora(load_policy(), seed=seed)
+    """Return SmolLM2 in float32, whatever the machine, with a fresh LoRA."""
+    return add_lora(load_policy(dtype="float32"), seed=seed)
 
 
 def smollm2_study() -> Study:

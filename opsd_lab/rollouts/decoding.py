@@ -105,7 +105,8 @@ class CachedSteps:
         ids = self._ids.new_zeros(len(self._mask)).index_copy(0, self._rows, tokens)
         self._positions = self._positions[:, -1:] + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        if len(kept) and len(kept) <= self._worth * len(self._mask) and len(kept) < len(self._mask) and self._selectable:
+        most = min(self._worth * len(self._mask), len(self._mask) - 1)
+        if 0 < len(kept) <= most and self._selectable:
             self._cache.reorder_cache(kept)
             ids, self._mask, self._positions = ids[kept], self._mask[kept], self._positions[kept]
             kept = torch.arange(len(kept), device=kept.device)
