@@ -41,7 +41,8 @@ def champ() -> Fields:
     _check(table, over, views, authors)
     lines = [[words, *(interval(*table.loc[(name, model), NUMBERS]) for model in MODELS)] for name, words in SHOWN.items()]
     lines += [[words, *(interval(*table.loc[(name, model), DIFFERENCE]) for model in MODELS)] for name, words in ADDED.items()]
-    gap = table.loc[("gap", next(iter(MODELS)))]
+    smallest, *_, largest = MODELS
+    gap = table.loc[("gap", smallest)]
     return {
         "champ_models": ", ".join(f"`{file}`" for file in MODELS.values()),
         "champ_machine": runs["machine"],
@@ -50,6 +51,11 @@ def champ() -> Fields:
         "champ_problems": int(gap["n"]),
         "champ_compared": int(views["n"].max()),
         "chance": number(gap["chance"], 2),
+        "model_small": smallest,
+        "model_large": largest,
+        "over_small": interval(*table.loc[(OVER_OTHER, smallest), NUMBERS]),
+        "over_large": interval(*table.loc[(OVER_OTHER, largest), NUMBERS]),
+        "alone_large": interval(*table.loc[(ALONE, largest), NUMBERS]),
         "champ": markdown(["signal", *MODELS], lines),
         "champ_sizes": "\n".join(f"- {sentence}" for sentence in size_findings(over, "difference of gaps")),
         "champ_views": _by(views, "view"),
@@ -78,7 +84,9 @@ def _check(table: pd.DataFrame, over: pd.DataFrame, views: pd.DataFrame, authors
     check(
         "the difference of the gaps adds to what the student knows at each size", (table.loc[WITH_OVER, "difference_low"] > 0).all()
     )
-    check("the student's numbers find better the larger the model", table.loc[ALONE, "mean"].is_monotonic_increasing)
+    known = table.loc[ALONE]
+    check("the student's numbers find better the larger the model", known["mean"].is_monotonic_increasing)
+    check("the largest model's own numbers find better than the difference of gaps", known["low"].iloc[-1] > content["mean"].iloc[-1])
     beside = views.set_index(["view", "model"])["difference_low"]
     ahead = beside.groupby("view").min() > 0
     check("the solution alone beats another problem's at each size", ahead[ahead].index.tolist() == ["reference"])
