@@ -1,7 +1,10 @@
 """The page's fields about the family of methods: what a clip does, whose weights teach, and which learning rates were tried."""
 
-from opsd_lab.experiments.family import TASKS, WATCHED
-from opsd_lab.experiments.family_findings import collapsed_methods, search_gains
+import pandas as pd
+
+from opsd_lab.experiments.family import TASKS, WATCHED, family_recipes
+from opsd_lab.experiments.family_findings import collapsed_methods, compare_methods, family_findings, search_gains
+from opsd_lab.experiments.family_pieces import marginal_effects
 from opsd_lab.experiments.results_page.text import (
     Fields,
     accuracy,
@@ -12,7 +15,10 @@ from opsd_lab.experiments.results_page.text import (
     seeds_of,
     study_command,
 )
+from opsd_lab.figures.family import NEITHER
 from opsd_lab.figures.words import interval, number
+from opsd_lab.methods import METHODS
+from opsd_lab.methods.page import CONFIRMED
 from opsd_lab.studies.results import arm_table, changes, final_rows
 
 STEADY = ("initial", "average .99", "copy every 50")
@@ -23,6 +29,8 @@ SMALL = 1e-6
 """The largest of the clips that the page calls small."""
 NAMES = {"sheet": "worksheets", "chain": "chains"}
 """What the page calls the tasks."""
+COMPARED = ("sheet",)
+"""The tasks on which all methods were compared."""
 
 
 def clip() -> Fields:
@@ -97,4 +105,31 @@ def rates(best: int = 3) -> Fields:
         "search_fell": (highest["high"] < 0).sum(),
         "search_fastest": f"{gains['learning_rate'].max():g}",
         "search_best": "; ".join(f"{row.method} {interval(row.mean, row.low, row.high)}" for row in top.itertuples()),
+    }
+
+
+def methods() -> Fields:
+    """Return the fields of the comparison of all methods at equal operations."""
+    results = {task: read_table(f"family_{task}") for task in COMPARED}
+    rows, fallen = compare_methods(results), collapsed_methods(results, watched=WATCHED)
+    lines = []
+    for row in rows.sort_values("mean", ascending=False).itertuples():
+        grade = CONFIRMED[METHODS[row.arm].grade] if row.arm in METHODS else ""
+        verdict = "" if row.verdict == NEITHER else row.verdict
+        lines.append([row.method, grade, f"{row.learning_rate:g}", f"{row.step:.0f}", interval(row.mean, row.low, row.high), verdict])
+    effects = pd.concat([marginal_effects(final_rows(table).query("arm != 'base'"), family_recipes()) for table in results.values()])
+    worth = [[row.piece, row.value, row.against, interval(row.mean, row.low, row.high), row.n] for row in effects.itertuples()]
+    last = final_rows(results[COMPARED[0]]).query("step > 0")
+    return {
+        "family_commands": "` and `".join(
+            study_command(f"family-{task}", f"family_{task}", table) for task, table in results.items()
+        ),
+        "family_methods": rows["arm"].nunique(),
+        "family_seeds": seeds_of(results[COMPARED[0]]),
+        "family_operations": operations(last["flops"].mean()),
+        "family_size": f"{last['n'].max()} test problems, {last['samples'].max()} samples each",
+        "family_findings": "\n".join(f"- {sentence}" for sentence in family_findings(results)),
+        "family": markdown(["method", "confirmed by", "learning rate", "steps", "gain", "beside OPSD"], lines),
+        "family_effects": markdown(["piece", "value", "compared with", "worth", "methods"], worth),
+        "family_fell": markdown(list(fallen), fallen.astype(str).to_numpy().tolist()),
     }
