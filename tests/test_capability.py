@@ -12,7 +12,7 @@ from opsd_lab.experiments.capability import (
     OTHER,
     OVER_OTHER,
     WITH_OVER,
-    WITH_TEACHER,
+    WITH_GAP,
     capability_table,
     champ_signals,
     measured,
@@ -58,7 +58,7 @@ def test_each_signal_is_measured_on_the_same_steps():
 
 def test_what_the_teacher_adds_is_said_beside_the_student_alone():
     table = signal_table({"knows": champ_signals(two_views(1, 1.5)), "does not": champ_signals(two_views(2, 0.0))})
-    both = table[table["signal"] == WITH_TEACHER].set_index("model")
+    both = table[table["signal"] == WITH_GAP].set_index("model")
     assert (both["baseline"] == ALONE).all() and both.loc["knows", "difference_low"] > 0.1
     assert both.loc["does not", "difference_low"] < 0.05
     over = table[table["signal"] == WITH_OVER].set_index("model")  # the other gap is noise here
@@ -105,7 +105,7 @@ def test_each_part_of_the_solutions_is_measured_alone():
         assert table.loc[(part, "gap"), "mean"] == alone.loc["auroc", "mean"] and table.loc[(part, "gap"), "n"] == 30
     lonely = pd.concat([steps, steps[steps["label"] == "correct"].head(3).assign(author="third")])
     assert set(slice_signals({"a": lonely}, "author")["author"]) == {"first", "second"}
-    with pytest.raises(ValueError, match="no author has both right and wrong steps"):
+    with pytest.raises(ValueError, match="no value of 'author' has mistakes"):
         slice_signals({"a": lonely[lonely["author"] == "third"]}, "author")
 
 

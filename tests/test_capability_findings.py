@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_TEACHER
+from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_GAP
 from opsd_lab.experiments.capability_findings import own_findings, premise_findings, signal_findings, size_findings
 
 
@@ -25,7 +25,7 @@ def test_views_that_raise_or_lower_the_accuracy_are_counted():
 
 
 def test_the_gap_is_told_beside_chance_its_control_and_the_student():
-    means = {"gap": 0.6, OTHER: 0.5, OVER_OTHER: 0.57, ALONE: 0.58, WITH_TEACHER: 0.62, WITH_OVER: 0.63}
+    means = {"gap": 0.6, OTHER: 0.5, OVER_OTHER: 0.57, ALONE: 0.58, WITH_GAP: 0.62, WITH_OVER: 0.63}
     table = pd.DataFrame(
         [{"signal": name, **asked("", "", mean, 0.04, 0.05), "chance": 0.5, "model": "large"} for name, mean in means.items()]
     )

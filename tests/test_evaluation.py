@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from opsd_lab.evaluation.estimate import ESTIMATE, Estimate
-from opsd_lab.evaluation.evaluate import COLUMNS, Evaluation, evaluate, paired_difference
+from opsd_lab.evaluation.evaluate import COLUMNS, Evaluation, evaluate, graded, paired_difference
 from opsd_lab.evaluation.outcomes import grade_rollouts
 from opsd_lab.evaluation.paired import paired_interval, tango_bounds
 from opsd_lab.evaluation.rewards import AnswerReward
@@ -328,3 +328,16 @@ def test_the_reward_of_answers_checks_all_problems_at_once(grader):
     reward.check(PROBLEMS)
     with pytest.raises(UnreadableAnswersError, match="problem 'b'"):
         reward.check([*PROBLEMS, Problem("b", "?", "at least 3")])
+
+
+def test_rollouts_that_are_written_are_graded_as_many_of_each_problem():
+    problems = [Problem("a", "1+1?", "2"), Problem("b", "1+2?", "3")]
+    with Grader() as grader:
+        found = graded(rollouts_of(("a", "2"), ("a", "7"), ("b", "3"), ("b", "3")), problems, grader)
+        assert found.correct().tolist() == [[True, False], [True, True]] and found.k == 2
+        with pytest.raises(ValueError, match="3 rollouts of 2 problems; give the same number of each problem"):
+            graded(rollouts_of(("a", "2"), ("a", "7"), ("b", "3")), problems, grader)
+        with pytest.raises(ValueError, match="not problem by problem with the same samples"):
+            graded(rollouts_of(("a", "2"), ("a", "7"), ("a", "2"), ("b", "3")), problems, grader)
+        with pytest.raises(ValueError, match="0 rollouts of 0 problems"):
+            graded([], [], grader)

@@ -36,11 +36,11 @@ def policy_of(form: str) -> Policy:
 
 @torch.inference_mode()
 def grown(kind: type[CachedSteps], policy: Policy) -> torch.Tensor:
-    """Return the states of all sequences after each of six tokens, the second of which ends one of them."""
+    """Return the states of all sequences after each of six tokens, the second and fourth of which end one of them each."""
     steps, found, rows = kind(policy, PROMPTS), [], len(PROMPTS)
     for step in range(6):
         found.append(steps.states())
-        going = torch.tensor([row != 1 or step != 1 for row in range(rows)], device=policy.device)
+        going = torch.tensor([(row, step) not in ((1, 1), (0, 3)) for row in range(rows)], device=policy.device)
         steps.grow(torch.arange(60, 60 + rows, device=policy.device) + step, going)
         rows = int(going.sum())
     return torch.cat(found)

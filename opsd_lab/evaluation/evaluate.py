@@ -131,6 +131,8 @@ def graded(rollouts: Sequence[Rollout], problems: Sequence[Problem], grader: Gra
         ValueError: when there is not the same number of rollouts of each problem, or one is of none of them.
         UnreadableAnswersError: when reference answers cannot be read; it lists all of them.
     """
+    if not problems or len(rollouts) % len(problems):
+        raise ValueError(f"graded: {len(rollouts)} rollouts of {len(problems)} problems; give the same number of each problem")
     grades = grade_rollouts(grader, rollouts, problems)
     columns = {
         "problem_id": [rollout.problem_id for rollout in rollouts],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from opsd_lab.diagnostics.combined_signals import POSITION, with_combination, with_position
+from opsd_lab.diagnostics.combined_signals import POSITION, by_slice, with_combination, with_position
 from opsd_lab.diagnostics.first_wrong_step import first_wrong_step
 from opsd_lab.evaluation.evaluate import Evaluation
 from opsd_lab.experiments import RESULTS
@@ -14,8 +14,8 @@ from opsd_lab.experiments.premise import NONE
 MODELS = {"SmolLM2 135M": "smollm2-135m-instruct", "Coder 0.5B": "coder-0.5b", "Coder 1.5B": "coder-1.5b"}
 """The models that are compared, by what figures call them; the coders are Qwen2.5-Coder-Instruct."""
 OTHER, OVER_OTHER = "gap, other problem", "gap over other problem's"
-ALONE, WITH_TEACHER, WITH_OVER = "student alone", "student and gap", "student and gap over other problem's"
-TAUGHT = (WITH_TEACHER, WITH_OVER)
+ALONE, WITH_GAP, WITH_OVER = "student alone", "student and gap", "student and gap over other problem's"
+TAUGHT = (WITH_GAP, WITH_OVER)
 STUDENT = ("student_logprob", "student_entropy")
 COMPARED: dict[str, int] = {
     "gap": -1,
@@ -25,7 +25,7 @@ COMPARED: dict[str, int] = {
     "student_entropy": 1,
     POSITION: 1,
     ALONE: 1,
-    WITH_TEACHER: 1,
+    WITH_GAP: 1,
     WITH_OVER: 1,
 }
 """What is compared, with the side on which a wrong step is expected."""
@@ -60,7 +60,7 @@ def champ_signals(steps: pd.DataFrame) -> pd.DataFrame:
     other = shown["other problem"]["gap"]
     joined = shown["reference"].assign(**{OTHER: other, OVER_OTHER: shown["reference"]["gap"] - other}).reset_index()
     found = with_combination(with_position(joined), STUDENT, ALONE)
-    found = with_combination(found, (*STUDENT, "gap"), WITH_TEACHER)
+    found = with_combination(found, (*STUDENT, "gap"), WITH_GAP)
     return with_combination(found, (*STUDENT, OVER_OTHER), WITH_OVER)
 
 
@@ -91,12 +91,8 @@ def slice_signals(steps: Mapping[str, pd.DataFrame], column: str, measure: str =
     """
     found = []
     for model, of_model in steps.items():
-        for part, rows in of_model.groupby(column):
-            if {"correct", "incorrect"} <= set(rows["label"]):
-                table = first_wrong_step(rows, {signal: COMPARED[signal] for signal in ("gap", OTHER, "student_logprob")})
-                found.append(table[table["measure"] == measure].assign(model=model, **{column: part}))
-    if not found:
-        raise ValueError(f"slice_signals: no {column} has both right and wrong steps")
+        table = by_slice(of_model, column, {signal: COMPARED[signal] for signal in ("gap", OTHER, "student_logprob")}, least=1)
+        found.append(table[table["measure"] == measure].assign(model=model))
     return _in_front(pd.concat(found, ignore_index=True), "model", column, "signal")
 
 

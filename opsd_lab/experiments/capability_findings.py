@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_TEACHER
+from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_GAP
 from opsd_lab.experiments.premise import NONE
 from opsd_lab.figures.words import NUMBERS, count, interval
 
@@ -52,7 +52,7 @@ def signal_findings(table: pd.DataFrame) -> list[str]:
         gap, other, over = (
             f"{interval(*of.loc[name, NUMBERS])}, {_beside_chance(of.loc[name])}" for name in ("gap", OTHER, OVER_OTHER)
         )
-        less, with_gap, with_over = (interval(*of.loc[name, DIFFERENCE]) for name in ("gap", WITH_TEACHER, WITH_OVER))
+        less, with_gap, with_over = (interval(*of.loc[name, DIFFERENCE]) for name in ("gap", WITH_GAP, WITH_OVER))
         told += [
             f"{model}: the gap finds the first wrong step with an AUROC of {gap}; under another problem's solution with {other}; the "
             f"difference of the two gaps with {over}.",

@@ -182,7 +182,7 @@ def _answers(policy: Policy, premise: Premise, parts: Mapping[str, Asked], sampl
     for key, (name, view, show, few) in parts.items():
         found = graded(list(islice(written, len(few) * premise.sampling.n)), few, grader).rows
         by_id = {problem.id: problem for problem in few}
-        pairs = [(text, by_id[asked]) for text, asked in zip(found["text"], found["problem_id"], strict=True)]
+        pairs = [(text, by_id[of]) for text, of in zip(found["text"], found["problem_id"], strict=True)]
         copied = [copied_share(text, show(problem)) for text, problem in pairs]
         shared = [copied_share(text, problem.solution) for text, problem in pairs]
         rows.append(found[list(KEPT)].assign(copied=copied, shared=shared, set=name, view=view, **{SETTINGS: key}))
