@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_GAP
+from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_GAP, WITH_OVER
 from opsd_lab.experiments.capability_findings import own_findings, premise_findings, signal_findings, size_findings
 
 

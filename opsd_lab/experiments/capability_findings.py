@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_OVER, WITH_GAP
+from opsd_lab.experiments.capability import ALONE, OTHER, OVER_OTHER, WITH_GAP, WITH_OVER
 from opsd_lab.experiments.premise import NONE
 from opsd_lab.figures.words import NUMBERS, count, interval
 
