@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from opsd_lab.evaluation.comparisons import cohens_h, holm, mcnemar, paired_crossed, paired_seeds, seed_interval
+from opsd_lab.evaluation.comparisons import CHANGE, SHARE, cohens_h, holm, mcnemar, paired_crossed, paired_seeds, seed_interval
 from opsd_lab.evaluation.paired import paired_interval
 from opsd_lab.evaluation.statistics import share_interval
 
@@ -40,6 +40,16 @@ def test_seeds_that_solve_nothing_or_everything_leave_room_for_another_problem()
         and 0.01 < nothing.high < 0.03
     )
     assert (everything.low, everything.high) == pytest.approx((1 - nothing.high, 1))
+
+
+def test_an_interval_reaches_no_accuracy_below_nothing_or_above_everything():
+    apart, few = [0.0, 0.1, 0.95], np.zeros((3, 12))
+    uncut, cut = seed_interval(apart), seed_interval(apart, within=SHARE)
+    assert uncut.low < 0 and uncut.high > 1 and (cut.mean, cut.low, cut.high) == (uncut.mean, 0, 1)
+    half = seed_interval([0.0, 0.1, 0.5], within=SHARE)
+    assert half.low == 0 and half.high == seed_interval([0.0, 0.1, 0.5]).high < 1
+    assert paired_crossed(few, few + np.array(apart)[:, None]).high == 1
+    assert seed_interval([-0.9, 0.4, -0.8], within=CHANGE).low == -1
 
 
 def test_small_studies_without_a_difference_are_not_found_certain():

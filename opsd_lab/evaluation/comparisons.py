@@ -21,6 +21,8 @@ LEAST_PROBLEMS = 10
 LEAST_SEEDS = 2
 CROSSED_SEEDS = 3
 ALIKE = "no bounds: all seeds alike"
+SHARE, CHANGE = (0.0, 1.0), (-1.0, 1.0)
+"""Between what a share lies, such as an accuracy, and the difference of two shares."""
 
 
 def paired_crossed(first: np.ndarray, second: np.ndarray, samples: int = 1, confidence: float = 0.95) -> Difference:
@@ -29,7 +31,7 @@ def paired_crossed(first: np.ndarray, second: np.ndarray, samples: int = 1, conf
     Seeds and problems are both taken for samples, crossed (`crossed_errors`). Two seeds say too little about other seeds: with
     fewer than 3 the bounds are those of `paired_interval` for the seeds' means, which hold for other problems but these seeds; `note`
     says so. The difference is `second` minus `first`. `samples` is the number of samples that an accuracy is the mean of. Both bounds
-    together leave out 1 - `confidence`.
+    together leave out 1 - `confidence`; what lies beyond `CHANGE` is cut off.
 
     Raises:
         ValueError: when the shapes differ, a value is missing, or there are fewer than 10 problems.
@@ -46,6 +48,7 @@ def paired_crossed(first: np.ndarray, second: np.ndarray, samples: int = 1, conf
         known = paired_interval(*(np.mean(arm, axis=0) for arm in (first, second)), problems * each, confidence)
         low, high = known.low, known.high
         note = "; ".join(filter(None, [f"other problems, but only these {seeds} seed(s)", known.note]))
+    low, high = _cut(low, high, CHANGE)
     return Difference(mean, low, high, problems, "problems", note, float(2 * stats.t.sf(abs(mean) / error, degrees)))
 
 
@@ -71,11 +74,21 @@ def paired_seeds(first: np.ndarray, second: np.ndarray, confidence: float = 0.95
     return Difference(float(difference.mean()), float(low), float(high), len(first), "seeds", p=float(found.pvalue))
 
 
-def seed_interval(values: Sequence[float], problems: int | None = None, confidence: float = 0.95) -> Estimate:
+def seed_interval(
+    values: Sequence[float],
+    problems: int | None = None,
+    confidence: float = 0.95,
+    *,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
     """Return the mean of one value per seed with its t interval; the bounds are NaN for a single seed, and where seeds are alike.
 
-    Accuracies on so many `problems` that are all 0 or all 1 have the interval of one trial per problem (`share_interval`) instead:
-    the seeds show no spread, but another problem may.
+    Args:
+        values: one for each seed.
+        problems: on how many problems each value is an accuracy; then values that are all 0 or all 1 have the interval of one trial
+            per problem (`share_interval`): the seeds show no spread, but another problem may.
+        confidence: how often the interval holds the mean over all seeds.
+        within: between what such a mean can lie, such as `SHARE` or `CHANGE`; what lies beyond is cut off.
 
     Raises:
         ValueError: when there is no value, or one is missing.
@@ -90,7 +103,11 @@ def seed_interval(values: Sequence[float], problems: int | None = None, confiden
     if values.size == 1 or not _spread(values):
         return Estimate(mean, math.nan, math.nan, values.size, "seeds", ALIKE if values.size > 1 else "no bounds: one seed")
     half = float(stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
-    return Estimate(mean, mean - half, mean + half, values.size, "seeds")
+    return Estimate(mean, *_cut(mean - half, mean + half, within), values.size, "seeds")
+
+
+def _cut(low: float, high: float, within: tuple[float, float]) -> tuple[float, float]:
+    return max(low, within[0]), min(high, within[1])
 
 
 def _spread(values: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from opsd_lab.evaluation.comparisons import cohens_h, holm, paired_crossed, paired_seeds, seed_interval
+from opsd_lab.evaluation.comparisons import CHANGE, SHARE, cohens_h, holm, paired_crossed, paired_seeds, seed_interval
 
 Cost = Literal["step", "tokens_generated", "tokens_scored", "tokens_trained", "flops", "seconds"]
 
@@ -57,7 +57,7 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
     for arm in arms:
         of_arm = rows[rows["arm"] == arm]
         shared = sorted(set(seeds_of[arm]) & set(seeds_of[baseline]))
-        row = {"arm": arm, **seed_interval(of_arm["accuracy"], int(of_arm["n"].min())).as_dict(), "baseline": baseline}
+        row = {"arm": arm, **seed_interval(of_arm["accuracy"], int(of_arm["n"].min()), within=SHARE).as_dict(), "baseline": baseline}
         if arm != baseline and shared:
             theirs, ours = (correctness(rows, name, shared) for name in (baseline, arm))
             whole = paired_crossed(theirs, ours, int(rows["samples"].min()))
@@ -90,7 +90,7 @@ def changes(results: pd.DataFrame, arms: Sequence[str], splits: Sequence[str]) -
             difference = (rows[rows["arm"] == arm].set_index("seed")["accuracy"] - start).dropna()
             if difference.empty:
                 raise ValueError(f"{arm!r} and the initial policy were not evaluated on {split!r} with the same seed")
-            found.append({"arm": arm, "baseline": "initial policy", "split": split, **seed_interval(difference).as_dict()})
+            found.append({"arm": arm, "baseline": "initial policy", "split": split, **seed_interval(difference, within=CHANGE).as_dict()})
     return pd.DataFrame(found)
 
 
@@ -112,7 +112,7 @@ def curves(results: pd.DataFrame, arms: Sequence[str], cost: Cost = "step", spli
             raise ValueError(f"arm {arm!r} was not trained and evaluated on {split!r}")
         for step, at in pd.concat([start, cells]).groupby("step"):
             about = {"arm": arm, "split": split, "step": step, "cost": cost, "spent": float(at[cost].mean()) if step else 0.0}
-            found.append(about | seed_interval(at["accuracy"]).as_dict() | {"problems": int(at["n"].max())})
+            found.append(about | seed_interval(at["accuracy"], within=SHARE).as_dict() | {"problems": int(at["n"].max())})
     return pd.DataFrame(found)
 
 
@@ -145,7 +145,7 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
         costs = np.array([*[0.0] * len(first), *cell[cost]], dtype=float)
         found.setdefault(arm, []).append(float(np.interp(budget, costs, [*first, *cell["accuracy"]], left=np.nan)))
     about = {"split": split, "cost": cost, "budget": budget}
-    return pd.DataFrame([{"arm": arm, **about, **seed_interval(values).as_dict()} for arm, values in found.items()])
+    return pd.DataFrame([{"arm": arm, **about, **seed_interval(values, within=SHARE).as_dict()} for arm, values in found.items()])
 
 
 def choose(results: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
@@ -163,7 +163,7 @@ def choose(results: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
         raise ValueError(f"the methods were not searched with the same budget: {budgets.to_dict()} cells")
     found = []
     for (method, rate), values in rows.groupby(["method", "learning_rate"], sort=False)["accuracy"]:
-        found.append({"method": method, "learning_rate": rate, **seed_interval(values).as_dict()})
+        found.append({"method": method, "learning_rate": rate, **seed_interval(values, within=SHARE).as_dict()})
     means = pd.DataFrame(found)
     means = means[means["n"] == means["n"].max()]  # a rate that failed with a seed is no choice
     return means.loc[means.groupby("method", sort=False)["mean"].idxmax()].reset_index(drop=True)

@@ -1,5 +1,7 @@
 """The page's fields about the family of methods: what a clip does, whose weights teach, and which learning rates were tried."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from opsd_lab.experiments.family import TASKS, WATCHED, family_recipes
@@ -16,7 +18,7 @@ from opsd_lab.experiments.results_page.text import (
     study_command,
 )
 from opsd_lab.figures.family import NEITHER
-from opsd_lab.figures.words import interval, number
+from opsd_lab.figures.words import NUMBERS, interval, number
 from opsd_lab.methods import METHODS
 from opsd_lab.methods.page import CONFIRMED
 from opsd_lab.studies.results import arm_table, changes, final_rows
@@ -112,13 +114,18 @@ def methods() -> Fields:
     """Return the fields of the comparison of all methods at equal operations."""
     results = {task: read_table(f"family_{task}") for task in COMPARED}
     rows, fallen = compare_methods(results), collapsed_methods(results, watched=WATCHED)
-    lines = []
-    for row in rows.sort_values("mean", ascending=False).itertuples():
-        grade = CONFIRMED[METHODS[row.arm].grade] if row.arm in METHODS else ""
-        verdict = "" if row.verdict == NEITHER else row.verdict
-        lines.append([row.method, grade, f"{row.learning_rate:g}", f"{row.step:.0f}", interval(row.mean, row.low, row.high), verdict])
-    effects = pd.concat([marginal_effects(final_rows(table).query("arm != 'base'"), family_recipes()) for table in results.values()])
-    worth = [[row.piece, row.value, row.against, interval(row.mean, row.low, row.high), row.n] for row in effects.itertuples()]
+    by_task = {task: of_task.set_index("arm") for task, of_task in rows.groupby("task", sort=False)}
+    first, lines = by_task[COMPARED[0]], []
+    for arm in first.sort_values("mean", ascending=False).index:
+        grade = CONFIRMED[METHODS[arm].grade] if arm in METHODS else ""
+        line = [first.loc[arm, "method"], grade, f"{first.loc[arm, 'learning_rate']:g}"]
+        for of_task in by_task.values():
+            row = of_task.loc[arm]
+            line += [f"{row['step']:.0f}", interval(*row[NUMBERS]), "" if row["verdict"] == NEITHER else row["verdict"]]
+        lines.append(line)
+    columns = ["method", "confirmed by", "learning rate"]
+    columns += [name for task in by_task for name in (f"steps on {NAMES[task]}", "gain", "beside OPSD")]
+    worth = [[row.piece, row.value, row.against, *row.worth, row.n] for row in _worth(results).itertuples()]
     last = final_rows(results[COMPARED[0]]).query("step > 0")
     return {
         "family_commands": "` and `".join(
@@ -129,7 +136,16 @@ def methods() -> Fields:
         "family_operations": operations(last["flops"].mean()),
         "family_size": f"{last['n'].max()} test problems, {last['samples'].max()} samples each",
         "family_findings": "\n".join(f"- {sentence}" for sentence in family_findings(results)),
-        "family": markdown(["method", "confirmed by", "learning rate", "steps", "gain", "beside OPSD"], lines),
-        "family_effects": markdown(["piece", "value", "compared with", "worth", "methods"], worth),
-        "family_fell": markdown(list(fallen), fallen.astype(str).to_numpy().tolist()),
+        "family": markdown(columns, lines),
+        "family_effects": markdown(["piece", "value", "compared with", *map(NAMES.get, COMPARED), "methods"], worth),
+        "family_fell": markdown(list(fallen), fallen.replace({"task": NAMES}).astype(str).to_numpy().tolist()),
     }
+
+
+def _worth(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return what each piece is worth: piece, value, against, `worth` (a list with an interval for each task), n."""
+    found = []
+    for table in results.values():
+        found.append(marginal_effects(final_rows(table).query("arm != 'base'"), family_recipes()))
+    shown = [[interval(*row) for row in effects[NUMBERS].to_numpy()] for effects in found]
+    return found[0].assign(worth=list(zip(*shown, strict=True)))
