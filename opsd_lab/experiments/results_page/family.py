@@ -31,7 +31,7 @@ SMALL = 1e-6
 """The largest of the clips that the page calls small."""
 NAMES = {"sheet": "worksheets", "chain": "chains"}
 """What the page calls the tasks."""
-COMPARED = ("sheet",)
+COMPARED = TASKS
 """The tasks on which all methods were compared."""
 
 
