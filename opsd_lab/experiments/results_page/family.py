@@ -6,7 +6,7 @@ import pandas as pd
 
 from opsd_lab.experiments.family import TASKS, WATCHED, family_recipes
 from opsd_lab.experiments.family_findings import collapsed_methods, compare_methods, family_findings, search_gains
-from opsd_lab.experiments.family_pieces import marginal_effects
+from opsd_lab.experiments.family_pieces import marginal_effects, pieces_of
 from opsd_lab.experiments.results_page.text import (
     Fields,
     accuracy,
@@ -17,7 +17,7 @@ from opsd_lab.experiments.results_page.text import (
     seeds_of,
     study_command,
 )
-from opsd_lab.figures.family import NEITHER
+from opsd_lab.figures.family import BETTER, NEITHER, WORSE
 from opsd_lab.figures.words import NUMBERS, interval, number
 from opsd_lab.methods import METHODS
 from opsd_lab.methods.page import CONFIRMED
@@ -115,7 +115,7 @@ def methods() -> Fields:
     results = {task: read_table(f"family_{task}") for task in COMPARED}
     rows, fallen = compare_methods(results), collapsed_methods(results, watched=WATCHED)
     by_task = {task: of_task.set_index("arm") for task, of_task in rows.groupby("task", sort=False)}
-    first, lines = by_task[COMPARED[0]], []
+    first, lines, gaining = by_task[COMPARED[0]], [], _gaining(by_task)
     for arm in first.sort_values("mean", ascending=False).index:
         grade = CONFIRMED[METHODS[arm].grade] if arm in METHODS else ""
         line = [first.loc[arm, "method"], grade, f"{first.loc[arm, 'learning_rate']:g}"]
@@ -132,6 +132,8 @@ def methods() -> Fields:
             study_command(f"family-{task}", f"family_{task}", table) for task, table in results.items()
         ),
         "family_methods": rows["arm"].nunique(),
+        "family_gaining": len(gaining),
+        "family_named": "; ".join(gaining),
         "family_seeds": seeds_of(results[COMPARED[0]]),
         "family_operations": operations(last["flops"].mean()),
         "family_size": f"{last['n'].max()} test problems, {last['samples'].max()} samples each",
@@ -140,6 +142,17 @@ def methods() -> Fields:
         "family_effects": markdown(["piece", "value", "compared with", *map(NAMES.get, COMPARED), "methods"], worth),
         "family_fell": markdown(list(fallen), fallen.replace({"task": NAMES}).astype(str).to_numpy().tolist()),
     }
+
+
+def _gaining(by_task: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the methods beside OPSD that gain on every task and are worse than OPSD on none, the best on average first."""
+    every = pd.concat(by_task.values())
+    check("no method is better than OPSD on any task", not (every["verdict"] == BETTER).any())
+    good = ((every["low"] > 0) & (every["verdict"] != WORSE)).groupby(level=0).all()
+    arms = every["mean"].groupby(level=0).mean()[good].sort_values(ascending=False).index.drop("opsd")
+    pieces = [pieces_of(recipe) for recipe in family_recipes(list(arms)).values()]
+    check("their divergence is reverse KL, and none clips", all(p["signal"] == "reverse KL" and not p["clip"] for p in pieces))
+    return [METHODS[arm].name for arm in arms]
 
 
 def _worth(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
