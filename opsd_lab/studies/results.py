@@ -90,7 +90,8 @@ def changes(results: pd.DataFrame, arms: Sequence[str], splits: Sequence[str]) -
             difference = (rows[rows["arm"] == arm].set_index("seed")["accuracy"] - start).dropna()
             if difference.empty:
                 raise ValueError(f"{arm!r} and the initial policy were not evaluated on {split!r} with the same seed")
-            found.append({"arm": arm, "baseline": "initial policy", "split": split, **seed_interval(difference, within=CHANGE).as_dict()})
+            estimate = seed_interval(difference, within=CHANGE)
+            found.append({"arm": arm, "baseline": "initial policy", "split": split, **estimate.as_dict()})
     return pd.DataFrame(found)
 
 
