@@ -24,12 +24,13 @@ def counted(policy: Policy) -> list[bool]:
 
 def test_checkpointed_layers_are_computed_twice_and_give_the_same_gradients_without_dropout():
     policy = lora(tiny_policy(), lora_dropout=0.5)
+    policy.model.double()  # so that what differs is not how a processor rounds the same sums at another place in memory
     passes, plain = counted(policy), gradients(policy)
     assert passes == [False]
     policy.model.gradient_checkpointing_enable()
     passes.clear()
     for kept, recomputed in zip(plain, gradients(policy), strict=True):
-        torch.testing.assert_close(recomputed, kept, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(recomputed, kept, atol=1e-12, rtol=1e-9)
     assert passes == [False, False] and not any(module.training for module in policy.model.modules())
 
 
