@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from opsd_lab.experiments.family import TASKS, WATCHED, family_recipes
-from opsd_lab.experiments.family_findings import collapsed_methods, compare_methods, family_findings, search_gains
+from opsd_lab.experiments.family_findings import OPSD, collapsed_methods, compare_methods, family_findings, search_gains
 from opsd_lab.experiments.family_pieces import marginal_effects, pieces_of
 from opsd_lab.experiments.results_page.text import (
     Fields,
@@ -31,8 +31,6 @@ SMALL = 1e-6
 """The largest of the clips that the page calls small."""
 NAMES = {"sheet": "worksheets", "chain": "chains"}
 """What the page calls the tasks."""
-COMPARED = TASKS
-"""The tasks on which all methods were compared."""
 
 
 def clip() -> Fields:
@@ -112,10 +110,10 @@ def rates(best: int = 3) -> Fields:
 
 def methods() -> Fields:
     """Return the fields of the comparison of all methods at equal operations."""
-    results = {task: read_table(f"family_{task}") for task in COMPARED}
+    results = {task: read_table(f"family_{task}") for task in TASKS}
     rows, fallen = compare_methods(results), collapsed_methods(results, watched=WATCHED)
     by_task = {task: of_task.set_index("arm") for task, of_task in rows.groupby("task", sort=False)}
-    first, lines, gaining = by_task[COMPARED[0]], [], _gaining(by_task)
+    first, lines, gaining = by_task[TASKS[0]], [], _gaining(by_task)
     for arm in first.sort_values("mean", ascending=False).index:
         grade = CONFIRMED[METHODS[arm].grade] if arm in METHODS else ""
         line = [first.loc[arm, "method"], grade, f"{first.loc[arm, 'learning_rate']:g}"]
@@ -126,7 +124,7 @@ def methods() -> Fields:
     columns = ["method", "confirmed by", "learning rate"]
     columns += [name for task in by_task for name in (f"steps on {NAMES[task]}", "gain", "beside OPSD")]
     worth = [[row.piece, row.value, row.against, *row.worth, row.n] for row in _worth(results).itertuples()]
-    last = final_rows(results[COMPARED[0]]).query("step > 0")
+    last = final_rows(results[TASKS[0]]).query("step > 0")
     return {
         "family_commands": "` and `".join(
             study_command(f"family-{task}", f"family_{task}", table) for task, table in results.items()
@@ -134,12 +132,12 @@ def methods() -> Fields:
         "family_methods": rows["arm"].nunique(),
         "family_gaining": len(gaining),
         "family_named": "; ".join(gaining),
-        "family_seeds": seeds_of(results[COMPARED[0]]),
+        "family_seeds": seeds_of(results[TASKS[0]]),
         "family_operations": operations(last["flops"].mean()),
         "family_size": f"{last['n'].max()} test problems, {last['samples'].max()} samples each",
         "family_findings": "\n".join(f"- {sentence}" for sentence in family_findings(results)),
         "family": markdown(columns, lines),
-        "family_effects": markdown(["piece", "value", "compared with", *map(NAMES.get, COMPARED), "methods"], worth),
+        "family_effects": markdown(["piece", "value", "compared with", *map(NAMES.get, TASKS), "methods"], worth),
         "family_fell": markdown(list(fallen), fallen.replace({"task": NAMES}).astype(str).to_numpy().tolist()),
     }
 
@@ -149,7 +147,7 @@ def _gaining(by_task: Mapping[str, pd.DataFrame]) -> list[str]:
     every = pd.concat(by_task.values())
     check("no method is better than OPSD on any task", not (every["verdict"] == BETTER).any())
     good = ((every["low"] > 0) & (every["verdict"] != WORSE)).groupby(level=0).all()
-    arms = every["mean"].groupby(level=0).mean()[good].sort_values(ascending=False).index.drop("opsd")
+    arms = every["mean"].groupby(level=0).mean()[good].sort_values(ascending=False).index.drop(OPSD)
     pieces = [pieces_of(recipe) for recipe in family_recipes(list(arms)).values()]
     check("their divergence is reverse KL, and none clips", all(p["signal"] == "reverse KL" and not p["clip"] for p in pieces))
     return [METHODS[arm].name for arm in arms]
