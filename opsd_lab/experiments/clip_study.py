@@ -17,6 +17,7 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import fixed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, SamplingParams, sample_rollouts
+from opsd_lab.studies.results import arm_table
 from opsd_lab.studies.study import Study
 from opsd_lab.supervision import build_examples, score_rollouts
 from opsd_lab.training.clipping import COSINE, ClipMeasured, clip_cosine_of_weights
@@ -73,12 +74,39 @@ def clip_table() -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+def clip_name(clip: float | None) -> str:
+    """Return "clip 0.05", or "no clip" for None."""
+    return "no clip" if clip is None else f"clip {clip:g}"
+
+
+def clip_arm(view: str, clip: float | None) -> str:
+    """Return the name of the arm that trains with a clip (None: without one) under one of `VIEWS`."""
+    return f"{view}, {clip_name(clip)}"
+
+
+def context_effects(results: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much training with the reference solution ends above training with another problem's, at each clip.
+
+    One row per clip of `TRAINED`, by its `clip_name`: the difference of the accuracies, over seeds and problems (`paired_crossed`).
+    `results` is the table of `clip_sandbox` or `clip_smollm2`.
+
+    Raises:
+        ValueError: when an arm has no finished cell.
+    """
+    found = []
+    for clip in TRAINED:
+        reference, other = clip_arm("reference", clip), clip_arm("other problem", clip)
+        row = arm_table(results, other, order=[other, reference]).set_index("arm").loc[reference]
+        numbers = dict(zip(("mean", "low", "high"), row[["difference", "difference_low", "difference_high"]], strict=True))
+        found.append({"clip": clip_name(clip), **numbers, "n": int(row["n"]), "unit": "seeds"})
+    return pd.DataFrame(found)
+
+
 def _arms(rate: float, views: Mapping[str, View]) -> dict[str, Recipe | None]:
     arms: dict[str, Recipe | None] = {"base": None}
     for view, shown in views.items():
         for clip in TRAINED:
-            told = "no clip" if clip is None else f"clip {clip:g}"
-            arms[f"{view}, {told}"] = Recipe(OPSD(forward_kl, pointwise_clip=clip), shown, training={"learning_rate": rate})
+            arms[clip_arm(view, clip)] = Recipe(OPSD(forward_kl, pointwise_clip=clip), shown, training={"learning_rate": rate})
     return arms
 
 

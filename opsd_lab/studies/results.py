@@ -46,12 +46,15 @@ def arm_table(results: pd.DataFrame, baseline: str, split: str = "test", order: 
     `split` are read. `order` chooses and orders the arms; left out, all are taken as they appear.
 
     Raises:
-        ValueError: when the baseline is not among the arms.
+        ValueError: when the baseline is not among the arms, or an arm of `order` has no finished cell.
     """
     rows = final_rows(results, split)
-    arms = list(order or dict.fromkeys(rows["arm"]))
+    finished = list(dict.fromkeys(rows["arm"]))
+    arms = list(order or finished)
     if baseline not in arms:
         raise ValueError(f"the baseline {baseline!r} has no finished cell; finished arms: {arms}")
+    if lacking := [arm for arm in arms if arm not in finished]:
+        raise ValueError(f"arm {lacking[0]!r} has no finished cell; finished arms: {finished}")
     seeds_of = {arm: sorted(rows.loc[rows["arm"] == arm, "seed"]) for arm in arms}
     found = []
     for arm in arms:

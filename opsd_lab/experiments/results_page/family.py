@@ -1,4 +1,4 @@
-"""The page's fields about the family of methods: what a clip does, whose weights teach, and which learning rates were tried."""
+"""The page's fields about the family of methods: whose weights teach, which learning rates were tried, and what each gained."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ from opsd_lab.experiments.results_page.text import (
     study_command,
 )
 from opsd_lab.figures.family import BETTER, NEITHER, WORSE
-from opsd_lab.figures.words import NUMBERS, interval, number
+from opsd_lab.figures.words import NUMBERS, interval
 from opsd_lab.methods import METHODS
 from opsd_lab.methods.page import CONFIRMED
 from opsd_lab.studies.results import arm_table, changes, final_rows
@@ -27,34 +27,8 @@ STEADY = ("initial", "average .99", "copy every 50")
 """The teachers of which the page says that they never collapse."""
 FOLLOWING = ("average .95", "live")
 """Those of which it says that training on chains with them harms worksheets."""
-SMALL = 1e-6
-"""The largest of the clips that the page calls small."""
 NAMES = {"sheet": "worksheets", "chain": "chains"}
 """What the page calls the tasks."""
-
-
-def clip() -> Fields:
-    """Return the fields of the table of clips: the cosine between forward KL's clipped and unclipped gradient."""
-    rows = read_table("clip")
-    rows = rows[rows["mean"].notna()]
-    smollm2 = rows[rows["model"] == "SmolLM2"].set_index(["view", "clip"])
-    check(
-        "small clips turn SmolLM2's gradient away", (smollm2.loc[smollm2.index.get_level_values("clip") <= SMALL, "high"] < 0).all()
-    )
-    lines = []
-    for (model, view), of_view in rows.groupby(["model", "view"], sort=False):
-        for row in of_view.itertuples():
-            shown = [
-                model,
-                view,
-                f"{row.clip:g}",
-                interval(row.mean, row.low, row.high),
-                f"{row.clipped:.0%}",
-                number(row.weights, 2),
-            ]
-            lines.append(shown)
-    columns = ["model", "view", "clip", "cosine by the logits", "tokens clipped", "cosine in the weights"]
-    return {"clip_rollouts": f"{rows['n_rollouts'].max()} rollouts", "clips": markdown(columns, lines)}
 
 
 def teachers() -> Fields:
