@@ -41,7 +41,7 @@ def walkthrough(out: Path = Path("build"), setup_seconds: float = 0.0) -> None:
     report_path, executed = out / "walkthrough.json", out / NOTEBOOK.name
     report_path.unlink(missing_ok=True)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    print(f"Executing {NOTEBOOK.name}, about 8 minutes on two cores ...", flush=True)
+    print(f"Executing {NOTEBOOK.name}, about a quarter of an hour on two cores ...", flush=True)
     os.environ["OPSD_LAB_OUT"] = str(out.resolve())  # the kernel inherits it
     client = NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(out.resolve())}})
     client.on_cell_start = lambda cell, cell_index: _announce(cell, started)

@@ -14,6 +14,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "smollm2": arms.smollm2_study,
     "smollm2-search": arms.smollm2_search,
     "clip-sandbox": clip_study.clip_sandbox,
+    "clip-sandbox-slow": partial(clip_study.clip_sandbox, clip_study.SLOW),
     "clip-smollm2": clip_study.clip_smollm2,
     **{f"family-{task}": partial(family.tuned_family, task) for task in family.TASKS},
     "family-search": family.family_search,

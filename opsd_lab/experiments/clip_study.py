@@ -25,6 +25,7 @@ from opsd_lab.training.recipes import Recipe
 
 CLIPS = (0.05, 1e-3, 1e-6, 1e-7)
 NOISE = 1e-6  # nats: below it, a divergence between two passes over the same text is rounding
+SLOW = 5e-5  # a second rate for the sandbox: at the first one even rounding moves the student far
 TRAINED = (None, 0.05, 1e-3, 1e-6)  # None: no clip
 VIEWS: dict[str, View] = {"reference": bare_solution, "other problem": OtherProblem(closing=""), "none": no_privilege}
 
@@ -110,9 +111,9 @@ def _arms(rate: float, views: Mapping[str, View]) -> dict[str, Recipe | None]:
     return arms
 
 
-def clip_sandbox() -> Study:
-    """Return the study of forward KL with each clip under each view on worksheets, at the rate that suits it without a clip."""
-    return replace(sandbox_study(arms={}), name="clip sandbox", arms=_arms(RATES["OPSD, forward KL"], VIEWS))
+def clip_sandbox(rate: float = RATES["OPSD, forward KL"]) -> Study:
+    """Return the study of forward KL with each clip under each view on worksheets; the rate that it has suits it without a clip."""
+    return replace(sandbox_study(arms={}), name="clip sandbox", arms=_arms(rate, VIEWS))
 
 
 def clip_smollm2() -> Study:

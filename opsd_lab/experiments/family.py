@@ -33,6 +33,7 @@ from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.records import TrainingParams
 
 TASKS = ("sheet", "chain")
+TASK_NAMES = {"sheet": "worksheets", "chain": "chains"}
 RATE, RATES = 2e-4, (1.25e-5, 5e-5, 2e-4)
 SEARCHED = "sheet"  # the task on which the rates are searched, for both
 ROLLOUTS = 16  # a step

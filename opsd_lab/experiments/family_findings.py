@@ -6,6 +6,7 @@ from math import atanh, sqrt, tanh
 import pandas as pd
 from scipy.stats import norm, spearmanr
 
+from opsd_lab.experiments.family import TASK_NAMES
 from opsd_lab.experiments.family_pieces import collapses
 from opsd_lab.figures.family import BETTER, FAILED, NEITHER, WORSE
 from opsd_lab.figures.words import interval, number
@@ -13,7 +14,7 @@ from opsd_lab.methods import METHODS
 from opsd_lab.studies.results import arm_table, changes, choose, final_rows
 
 BASE, OPSD = "base", "opsd"
-LEVEL = 0.05  # of p after Holm's correction
+SIGNIFICANCE = 0.05  # of p after Holm's correction
 
 
 def compare_methods(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def _of_task(task: str, table: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
 def _verdict(row: object) -> str:
     if row.mean != row.mean:
         return FAILED
-    return NEITHER if not row.p < LEVEL else BETTER if row.minus_opsd > 0 else WORSE
+    return NEITHER if not row.p < SIGNIFICANCE else BETTER if row.minus_opsd > 0 else WORSE
 
 
 def family_findings(tables: Mapping[str, pd.DataFrame], best: int = 3) -> list[str]:
@@ -68,17 +69,18 @@ def family_findings(tables: Mapping[str, pd.DataFrame], best: int = 3) -> list[s
         fallen = collapses(tables[task])
         gone = fallen["arm"].nunique() if len(fallen) else 0
         start = (rows["accuracy"] - rows["mean"]).iloc[0]
+        where = f"On {TASK_NAMES.get(task, task)}"
         told.append(
-            f"{task}: of {len(rows)} methods {(rows['low'] > 0).sum()} end above the initial policy ({number(start, 2)}), "
+            f"{where} {(rows['low'] > 0).sum()} of {len(rows)} methods end above the initial policy ({number(start, 2)}), "
             f"{(rows['high'] < 0).sum()} below it, and {gone} collapse with a seed or more."
         )
         top = rows.nlargest(best, "mean")
-        told.append(f"{task}: the largest gains are those of {_listed([_with_interval(row) for row in top.itertuples()])}.")
+        told.append(f"{where} the largest gains are those of {_listed([_with_interval(row) for row in top.itertuples()])}.")
         better, worse = (rows.loc[rows["verdict"] == verdict, "method"].tolist() for verdict in (BETTER, WORSE))
         names = f" ({_listed(better)})" if 0 < len(better) <= 2 * best else ""
         told.append(
-            f"{task}: {len(better)} methods are better than OPSD{names} and {len(worse)} are worse, with p below .05 after Holm's "
-            "correction."
+            f"{where} {len(better)} methods are better than OPSD{names} and {len(worse)} are worse, with p below {SIGNIFICANCE:g} "
+            "after Holm's correction."
         )
     if compared["task"].nunique() == 2:
         both = compared.pivot(index="arm", columns="task", values="accuracy").dropna()

@@ -14,6 +14,7 @@ from opsd_lab.divergences import ForwardKL, ReverseKL
 from opsd_lab.experiments.family import instruction
 from opsd_lab.methods.gates import right_or_alone
 from opsd_lab.methods.spans import in_a_span
+from opsd_lab.methods.token_weights import SignalledGradient
 from opsd_lab.objectives import GRPO, OPSD, SFT, PolicyGradient, Route, SampledTokenOPSD, rewarded
 from opsd_lab.training.recipes import Recipe
 
@@ -26,10 +27,10 @@ CHOICES = {"signal": "reverse KL", "teacher": "initial", "view": "solution"}
 def pieces_of(recipe: Recipe) -> dict[str, object]:
     """Return what a recipe is made of, by piece: three choices in words, and five yes or no.
 
-    `signal` is "outcome" where a reward becomes an advantage, "gap" for a policy gradient of the teacher's log-probability, else the
-    direction of the divergence. `teacher` says whose weights teach, `view` what the first view shows that shows something. Then
-    whether a divergence is clipped, whether there are several views, whether tokens or rollouts are weighed, and whether outcomes
-    are used.
+    `signal` is "outcome" where a reward becomes an advantage, "entropy" where something of the student's own does, "gap" for a policy
+    gradient of the teacher's log-probability, else the direction of the divergence. `teacher` says whose weights teach, `view` what
+    the first view shows that shows something. Then whether a divergence is clipped, whether there are several views, whether tokens
+    or rollouts are weighed, and whether outcomes are used.
     """
     found = list(_inside(recipe.objective))
     distilled = [piece for piece in found if isinstance(piece, OPSD)]
@@ -51,6 +52,8 @@ def pieces_of(recipe: Recipe) -> dict[str, object]:
 def _signal(found: list[object], distilled: list[OPSD]) -> str:
     if any(isinstance(piece, GRPO) for piece in found):
         return "outcome"
+    if any(isinstance(piece, SignalledGradient) for piece in found):
+        return "entropy"
     if any(isinstance(piece, PolicyGradient | SampledTokenOPSD) for piece in found):
         return "gap"
     if any(isinstance(piece, SFT) for piece in found) or not distilled:

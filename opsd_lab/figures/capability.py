@@ -48,7 +48,7 @@ def draw_capability(signals: pd.DataFrame, accuracy: pd.DataFrame, *, title: str
     return finish(figure, title, note, 460, above=36)
 
 
-def draw_premise(frame: pd.DataFrame, *, title: str = "How well each model answers under each view") -> go.Figure:
+def draw_premise(frame: pd.DataFrame, *, title: str = "Accuracy under each view") -> go.Figure:
     """Draw a row for each set of problems and model and a column for each view: the accuracy, coloured by what the view adds to it.
 
     Blue is above the accuracy without a view, orange below. An accuracy is grey where the interval of that difference holds 0.

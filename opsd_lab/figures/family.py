@@ -21,7 +21,7 @@ MARKS = {BETTER: UP, WORSE: DOWN, NEITHER: PLAIN, FAILED: PLAIN}
 SIGNS = {ABOVE: UP, BELOW: DOWN, NEITHER: PLAIN}
 
 
-def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do to a token, by where it stands") -> go.Figure:
+def draw_pushes(frame: pd.DataFrame, *, title: str = "Mean push on the written token's logit, by method and place") -> go.Figure:
     """Draw a row for each method and a column for each place: the mean push, blue where tokens become likelier, orange where less.
 
     A mean whose interval does not exclude 0 is grey. Hovering shows the interval.
@@ -42,7 +42,7 @@ def draw_pushes(frame: pd.DataFrame, *, title: str = "What each method would do 
     return finish(figure, title, note, 21 * len(methods), above=24)
 
 
-def draw_likeness(matrix: pd.DataFrame, *, title: str = "How alike two methods' lessons are") -> go.Figure:
+def draw_likeness(matrix: pd.DataFrame, *, title: str = "Rank correlation of two methods' pushes") -> go.Figure:
     """Draw the rank correlation of every two methods' pushes, with methods that are alike beside each other.
 
     A method whose pushes are all the same has no correlation, and stands at the end.
@@ -67,7 +67,7 @@ def draw_likeness(matrix: pd.DataFrame, *, title: str = "How alike two methods' 
     return finish(figure, title, "Spearman's correlation over tokens: blue 1, white 0, orange −1", 17 * len(names) + 140)
 
 
-def draw_methods(frame: pd.DataFrame, *, title: str = "What each method gained") -> go.Figure:
+def draw_methods(frame: pd.DataFrame, *, title: str = "Accuracy gained over the initial policy, by method") -> go.Figure:
     """Draw what each method gained over the initial policy, a panel for each task; methods by their mean gain, the best on top.
 
     `frame` has the columns of `compare_methods`. The verdict beside OPSD is the mark; a dotted line stands at OPSD's own gain.
@@ -89,7 +89,7 @@ def draw_methods(frame: pd.DataFrame, *, title: str = "What each method gained")
     return _under(figure, title, note, 21 * len(order))
 
 
-def draw_search(frame: pd.DataFrame, *, title: str = "What each method gained, by learning rate") -> go.Figure:
+def draw_search(frame: pd.DataFrame, *, title: str = "Accuracy gained over the initial policy, by learning rate") -> go.Figure:
     """Draw a row for each method and a column for each learning rate: the gain, blue above zero, orange below.
 
     `frame` has the columns of `search_gains`. The gain at the chosen rate is bold, and one whose interval does not exclude 0 is grey.
@@ -113,7 +113,7 @@ def draw_search(frame: pd.DataFrame, *, title: str = "What each method gained, b
     return finish(figure, title, note, 21 * len(methods), above=24).update_xaxes(type="category")
 
 
-def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth") -> go.Figure:
+def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece adds to the accuracy") -> go.Figure:
     """Draw the coefficients of the pieces, a panel for each task, a row for each value of a piece.
 
     `frame` has the columns of `marginal_effects` and `task`.
@@ -132,7 +132,7 @@ def draw_effects(frame: pd.DataFrame, *, title: str = "What each piece is worth"
     return _under(figure, title, note, 24 * len(set(rows)))
 
 
-def draw_clip(frame: pd.DataFrame, *, title: str = "Does the clipped gradient point to the teacher?") -> go.Figure:
+def draw_clip(frame: pd.DataFrame, *, title: str = "Cosine of forward KL's clipped and unclipped gradient") -> go.Figure:
     """Draw the mean cosine between forward KL's clipped and unclipped gradient, a panel for each model, a row for each view and clip.
 
     `frame` has the columns of `clip_rows`; rows without a direction, such as those without a view, are left out.

@@ -26,11 +26,16 @@ def test_the_sentences_say_what_the_tables_hold():
     sheet, chain = made(ARMS, 0), made({**ARMS, "tip": 0.4, "rlsd": 0.48}, 1)
     told = family_findings({"sheet": sheet, "chain": chain}, best=2)
     means = [t.groupby("arm")["accuracy"].mean() for t in (sheet, chain)]
-    assert told[0].startswith("sheet: of 5 methods 3 end above the initial policy (0.") and "1 below it, and 1 collapse" in told[0]
+    assert (
+        told[0].startswith("On worksheets 3 of 5 methods end above the initial policy (0.")
+        and "1 below it, and 1 collapse" in told[0]
+    )
     gains = [mean - mean["base"] for mean in means]
-    assert told[1].startswith(f"sheet: the largest gains are those of TIP, {gains[0]['tip']:.2f} [") and " and RLSD, " in told[1]
-    assert told[2].startswith("sheet: 1 methods are better than OPSD (TIP) and 2 are worse")
-    assert told[5].startswith("chain: 0 methods are better than OPSD and ")
+    assert (
+        told[1].startswith(f"On worksheets the largest gains are those of TIP, {gains[0]['tip']:.2f} [") and " and RLSD, " in told[1]
+    )
+    assert told[2].startswith("On worksheets 1 methods are better than OPSD (TIP) and 2 are worse")
+    assert told[5].startswith("On chains 0 methods are better than OPSD and ")
     both = pd.concat(means, axis=1).drop(index="base")
     assert f"Over 5 methods the rank correlation of the two tasks' accuracies is {spearmanr(both).statistic:.2f} [" in told[6]
 

@@ -4,8 +4,16 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from opsd_lab.experiments.family import TASKS, WATCHED, family_recipes
-from opsd_lab.experiments.family_findings import OPSD, collapsed_methods, compare_methods, family_findings, search_gains
+from opsd_lab.experiments.family import TASK_NAMES, TASKS, WATCHED, family_recipes
+from opsd_lab.experiments.family_findings import (
+    OPSD,
+    SIGNIFICANCE,
+    collapsed_methods,
+    compare_methods,
+    family_findings,
+    name_of_method,
+    search_gains,
+)
 from opsd_lab.experiments.family_pieces import marginal_effects, pieces_of
 from opsd_lab.experiments.results_page.text import (
     Fields,
@@ -14,6 +22,7 @@ from opsd_lab.experiments.results_page.text import (
     markdown,
     operations,
     read_table,
+    search_table,
     seeds_of,
     study_command,
 )
@@ -27,8 +36,6 @@ STEADY = ("initial", "average .99", "copy every 50")
 """The teachers of which the page says that they never collapse."""
 FOLLOWING = ("average .95", "live")
 """Those of which it says that training on chains with them harms worksheets."""
-NAMES = {"sheet": "worksheets", "chain": "chains"}
-"""What the page calls the tasks."""
 
 
 def teachers() -> Fields:
@@ -48,7 +55,7 @@ def teachers() -> Fields:
     check("the slow teachers never collapse", not fallen["method"].isin(STEADY).any())
     check("after training on worksheets no mean on chains is lower", (forgot["sheet"]["mean"] > 0).all())
     check("fast teachers on chains harm worksheets", (forgot["chain"].loc[list(FOLLOWING), "high"] < 0).all())
-    last, (sheet, chain) = final_rows(results[TASKS[0]]), (NAMES[task] for task in TASKS)
+    last, (sheet, chain) = final_rows(results[TASKS[0]]), (TASK_NAMES[task] for task in TASKS)
     return {
         "teachers_commands": "` and `".join(
             study_command(f"teachers-{task}", f"teachers_{task}", table) for task, table in results.items()
@@ -56,7 +63,7 @@ def teachers() -> Fields:
         "teachers_seeds": seeds_of(results[TASKS[0]]),
         "teachers_operations": operations(last.loc[last["step"] > 0, "flops"].mean()),
         "teachers_rate": f"{last['learning_rate'].max():g}",
-        "teachers_fell": "; ".join(f"{row.method} on {NAMES[row.task]} with {row.seeds} seeds" for row in fallen.itertuples()),
+        "teachers_fell": "; ".join(f"{row.method} on {TASK_NAMES[row.task]} with {row.seeds} seeds" for row in fallen.itertuples()),
         "teachers": markdown(["teacher", sheet, chain, f"trained on {sheet}: {chain}", f"trained on {chain}: {sheet}"], lines),
     }
 
@@ -96,14 +103,16 @@ def methods() -> Fields:
             line += [f"{row['step']:.0f}", interval(*row[NUMBERS]), "" if row["verdict"] == NEITHER else row["verdict"]]
         lines.append(line)
     columns = ["method", "confirmed by", "learning rate"]
-    columns += [name for task in by_task for name in (f"steps on {NAMES[task]}", "gain", "beside OPSD")]
+    columns += [name for task in by_task for name in (f"steps on {TASK_NAMES[task]}", "gain", "beside OPSD")]
     worth = [[row.piece, row.value, row.against, *row.worth, row.n] for row in _worth(results).itertuples()]
     last = final_rows(results[TASKS[0]]).query("step > 0")
     return {
         "family_commands": "` and `".join(
             study_command(f"family-{task}", f"family_{task}", table) for task, table in results.items()
         ),
-        "family_methods": rows["arm"].nunique(),
+        "family_published": sum(arm in METHODS for arm in rows["arm"].unique()),
+        "family_others": rows["arm"].nunique() - 1,
+        "family_level": f"{SIGNIFICANCE:g}",
         "family_gaining": len(gaining),
         "family_named": "; ".join(gaining),
         "family_seeds": seeds_of(results[TASKS[0]]),
@@ -111,8 +120,34 @@ def methods() -> Fields:
         "family_size": f"{last['n'].max()} test problems, {last['samples'].max()} samples each",
         "family_findings": "\n".join(f"- {sentence}" for sentence in family_findings(results)),
         "family": markdown(columns, lines),
-        "family_effects": markdown(["piece", "value", "compared with", *map(NAMES.get, TASKS), "methods"], worth),
-        "family_fell": markdown(list(fallen), fallen.replace({"task": NAMES}).astype(str).to_numpy().tolist()),
+        "family_effects": markdown(["piece", "value", "compared with", *map(TASK_NAMES.get, TASKS), "methods"], worth),
+        "family_fell": markdown(list(fallen), fallen.replace({"task": TASK_NAMES}).astype(str).to_numpy().tolist()),
+    }
+
+
+def methods_on_smollm2() -> Fields:
+    """Return the fields of the family's methods that were also trained on SmolLM2, beside what they gained in the sandbox."""
+    results, search = read_table("family_smollm2"), read_table("family_smollm2_search")
+    tables = {"SmolLM2": results} | {task: read_table(f"family_{task}") for task in TASKS}
+    by_task = {task: rows.set_index("arm") for task, rows in compare_methods(tables).groupby("task", sort=False)}
+    ours, lines = by_task["SmolLM2"].sort_values("mean", ascending=False), []
+    for arm, row in ours.iterrows():
+        beside = "" if row["verdict"] == NEITHER else row["verdict"]
+        gains = [interval(*of_task.loc[arm, NUMBERS]) for of_task in by_task.values()]
+        lines.append([row["method"], f"{row['learning_rate']:g}", gains[0], beside, operations(row["flops"]), *gains[1:]])
+    columns = ["method", "learning rate", "gain", "beside OPSD", "operations"]
+    columns += [f"gain in the sandbox: {TASK_NAMES[task]}" for task in TASKS]
+    last, named = final_rows(results).query("step > 0"), search.assign(method=search["method"].map(name_of_method))
+    return {
+        "real_command": study_command("family-smollm2", "family_smollm2", results),
+        "real_methods": len(ours),
+        "real_seeds": seeds_of(results),
+        "real_steps": last["step"].max(),
+        "real_size": f"{last['n'].max()} test problems",
+        "real_base": accuracy(arm_table(results, "base").set_index("arm").loc["base"]),
+        "real": markdown(columns, lines),
+        "real_search_command": study_command("family-smollm2-search", "family_smollm2_search", search),
+        "real_search": search_table(named),
     }
 
 

@@ -17,7 +17,7 @@ SAMPLERS = {
 }
 GRADED = [("correct", "correct"), ("correct", "incorrect"), ("incorrect", "incorrect"), ("incorrect", "correct")]
 BENCHMARKS = ("bench.json", "bench_epyc.json", "bench_h200.json")
-FLOOR = "its matrix products alone"
+FLOOR = "the matrix products alone"
 PEERS = {"torch": "PyTorch's `kl_div` on whole logits", "liger": "liger-kernel's chunked loss"}
 
 
@@ -69,9 +69,12 @@ def speed() -> Fields:
     return {
         "bench_dtype": found[0]["step"]["dtype"].removeprefix("torch."),
         "bench_half": found[-1]["gpu"]["dtype"].removeprefix("torch."),
-        "bench": markdown(["processor", "what", "beside", "time", "memory"], [line for bench in found for line in _beside(bench)]),
+        "bench": markdown(
+            ["processor", "what", "compared with", "time", "memory"], [line for bench in found for line in _beside(bench)]
+        ),
         "gradient_error": f"{max(_gradient_errors(found, _losses(found[0])[0]['dtype'])):.0e}",
         "half_gradient_error": f"{max(_gradient_errors(found, found[-1]['gpu']['dtype'])):.0e}",
+        "bench_liger": number(found[-1]["gpu"]["loss"]["time_vs"]["liger"]["median"], 2),
         "bench_prompts": writing[0]["prompts"],
         "bench_new": writing[0]["new_tokens"],
         "bench_rates": "\n".join(rates),
@@ -89,7 +92,7 @@ def _losses(found: Mapping[str, Mapping]) -> list[Mapping]:
 
 
 def _beside(found: Mapping[str, Mapping]) -> list[list[str]]:
-    """Return the rows of one processor: ours divided by theirs."""
+    """Return the rows of one processor: ours divided by what it is compared with."""
     lines = []
     for size in _losses(found):
         what = _loss_of(size)
