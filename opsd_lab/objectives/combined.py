@@ -202,7 +202,7 @@ class Route(_Several):
 
     def _routed(self, student: Side, teachers: Teachers, tokens: Tokens, *, slope: bool) -> Losses:
         loss, slopes = student.logits.new_zeros(len(tokens.ids)), torch.zeros_like(student.logits) if slope else None
-        chosen = self._mask(tokens)
+        chosen, recorded = self._mask(tokens), {}
         for mask, objective in ((chosen, self.chosen), (~chosen, self.rest)):
             rows = mask.nonzero()[:, 0]
             if not len(rows):
@@ -213,8 +213,8 @@ class Route(_Several):
             if slope:
                 slopes[rows] = found.slope
             for name, values in part.recorded.items():
-                column = tokens.recorded.setdefault(name, values.new_zeros(len(tokens.ids)))
-                column[rows] = values
+                recorded.setdefault(name, values.new_zeros(len(tokens.ids)))[rows] = values
+        tokens.record(**recorded)  # beside others in a sum the first of a name stays
         return Losses(loss, slopes)
 
     def _mask(self, tokens: Tokens) -> Tensor:

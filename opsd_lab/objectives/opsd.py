@@ -100,17 +100,20 @@ class SampledTokenOPSD(Objective):
 
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
         """Return the losses of a few tokens [n]; no gradient reaches the advantage."""
+        return self._weighed(student, teachers, tokens)[0]
+
+    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
+        """Return the losses and their slopes."""
+        loss, advantage = self._weighed(student, teachers, tokens)
+        return Losses(loss, through_token(student.at(self.temperature), tokens.ids, -advantage / self.temperature))
+
+    def _weighed(self, student: Side, teachers: Teachers, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Return the losses and the advantages [n]."""
         chosen = student.at(self.temperature).of(tokens.ids)
         target = self.target(student.detached(), teachers)
         advantage = (target.at(self.temperature).of(tokens.ids) - chosen).detach()
         tokens.record(divergence=-advantage)
-        return -advantage * chosen
-
-    def losses_and_slopes(self, student: Side, teachers: Teachers, tokens: Tokens) -> Losses:
-        """Return the losses and their slopes."""
-        ours, loss = student.at(self.temperature), self.loss(student, teachers, tokens)
-        advantage = -tokens.recorded["divergence"]
-        return Losses(loss, through_token(ours, tokens.ids, -advantage / self.temperature))
+        return -advantage * chosen, advantage
 
 
 def _check_terms(divergence: Divergence) -> None:

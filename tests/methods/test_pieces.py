@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import permutations
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,18 @@ from opsd_lab.methods import METHODS
 from opsd_lab.methods.gates import PassRateGate, RightThenProbable, all_wrong
 from opsd_lab.methods.spans import BeforeTheDrop
 from opsd_lab.methods.token_weights import LeaveOut, RockTokens
-from opsd_lab.objectives import OPSD, MarkError, Scaled, Teachers, Tokens, not_divided_out
+from opsd_lab.objectives import (
+    OPSD,
+    MarkError,
+    Route,
+    SampledTokenOPSD,
+    Scaled,
+    Sum,
+    Teachers,
+    Tokens,
+    compute_losses,
+    not_divided_out,
+)
 from opsd_lab.objectives.marks import StoredNumbers, marks_of, signal_of
 from opsd_lab.policies.policy import add_lora
 from opsd_lab.policies.teachers import ema_teacher, live_teacher
@@ -320,8 +332,6 @@ def test_renyi_goes_to_forward_kl_and_skewed_kl_begins_with_it():
 
 @pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, jsd(0.3)])
 def test_a_token_above_its_clip_has_no_slope_and_the_others_keep_theirs(divergence):
-    from opsd_lab.objectives import compute_losses
-
     generator = torch.Generator().manual_seed(1)
     student, teacher = Side(torch.randn(8, 9, generator=generator).double()), Side(torch.randn(8, 9, generator=generator).double())
     tokens = Tokens(torch.zeros(8, dtype=torch.long))
@@ -332,6 +342,38 @@ def test_a_token_above_its_clip_has_no_slope_and_the_others_keep_theirs(divergen
     torch.testing.assert_close(found.loss, whole.loss.clamp(max=clip))
     torch.testing.assert_close(found.slope, whole.slope.masked_fill(over[:, None], 0.0))
     torch.testing.assert_close(tokens.recorded["clipped"], (whole.loss - clip).clamp(min=0))
+
+
+# Sums
+
+
+SUMMED = {
+    "a divergence": OPSD(reverse_kl),
+    "another": OPSD(forward_kl),
+    "the sampled token": SampledTokenOPSD(),
+    "a route": Route(lambda tokens: tokens.ids > 4, OPSD(jsd(0.5)), SampledTokenOPSD(temperature=2.0)),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(SUMMED, 2)))
+def test_a_sum_has_the_losses_and_slopes_of_its_parts_and_the_columns_of_the_first(first, second):
+    generator = torch.Generator().manual_seed(2)
+    student, teacher = (Side(torch.randn(9, 9, generator=generator).double()) for _ in range(2))
+    teachers = Teachers(teacher=teacher)
+
+    def found(objective):
+        tokens = Tokens(torch.arange(9))
+        return compute_losses(objective, student, teachers, tokens, slope=True), tokens.recorded
+
+    (one, recorded), (two, _) = found(SUMMED[first]), found(SUMMED[second])
+    whole, columns = found(Sum((SUMMED[first], SUMMED[second]), (1.0, 0.5)))
+    torch.testing.assert_close(whole.loss, one.loss + 0.5 * two.loss)
+    torch.testing.assert_close(whole.slope, one.slope + 0.5 * two.slope)
+    leaf = student.logits.clone().requires_grad_()
+    Sum((SUMMED[first], SUMMED[second]), (1.0, 0.5)).loss(Side(leaf), teachers, Tokens(torch.arange(9))).sum().backward()
+    torch.testing.assert_close(whole.slope, leaf.grad)
+    for name, values in recorded.items():
+        torch.testing.assert_close(columns[name], values)
 
 
 # Controllers
