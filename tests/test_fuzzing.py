@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opsd_lab.grading.comparison import Comparison
+from opsd_lab.grading.reading import read as read_answer
 from opsd_lab.methods import recipe_from_toml
 from opsd_lab.problems import Problem
 from opsd_lab.problems.files import load_csv, load_jsonl, load_parquet
@@ -163,3 +165,21 @@ def test_a_file_of_rollouts_or_tokens_with_any_change_is_read_whole_or_refused(t
         path = tmp_path / name
         path.write_bytes(changed(data, files[name]))
         read(load, path, ValueError)
+
+
+CHARACTERS = list("()[]{},;12-x=<^!|/*+%:& ")
+COMMANDS = [rf"\{name}" for name in r"{ } \ le cup setminus mathbb{R} frac sqrt pi infty in pm binom left( right) text{m}".split()]
+WORDS = [*CHARACTERS, *COMMANDS, "and", " or equivalently ", " is the answer", r"\begin{pmatrix}", r"\end{pmatrix}"]
+
+
+@FUZZ
+@given(parts=st.lists(st.sampled_from(WORDS), max_size=40), times=st.sampled_from([1, 1, 8, 40]), closing=st.sampled_from(WORDS))
+def test_an_answer_of_any_symbols_is_read_and_compared_or_left_unread(parts, times, closing):
+    found = read_answer("".join(parts) * times + "2" + closing * times)
+    if found.sure:
+        comparison = Comparison(lambda question, *trees: "open")
+        for gold in ("2", "(1,2)", r"\mathbb{R} \setminus \{-1/2, 3\}"):
+            try:
+                assert comparison.decide(read_answer(gold, True), found) in (True, False, None)
+            except RecursionError:
+                assert times > 1

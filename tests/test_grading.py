@@ -1,3 +1,4 @@
+import collections
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsd_lab.grading import WORKER, Grader, UnreadableAnswersError, as_number, extract_boxed, extract_last_number
+from opsd_lab.grading import WORKER, Grader, UnreadableAnswersError, as_number, extract_boxed, extract_last_number, reading
 from opsd_lab.grading.reading import read
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
@@ -322,3 +323,39 @@ def test_a_worker_that_cannot_start_is_an_error_that_says_how_to_look(monkeypatc
     monkeypatch.setattr("opsd_lab.grading.grader.WORKER", tmp_path / "absent.py")
     with pytest.raises(RuntimeError, match=r"did not start; to see why, run: .*absent\.py"):
         Grader().grade([ROOT], [SAME_ROOT])
+
+
+NESTED = (
+    ("(1,", ")"),
+    ("[1,", "]"),
+    (r"\{1,", r"\}"),
+    ("(1,2,", ")"),
+    (r"\left(1,", r"\right)"),
+    ("x=", ""),
+    ("1 or ", ""),
+    ("((", "))"),
+)
+
+
+@pytest.mark.parametrize(("opening", "closing"), NESTED)
+def test_each_level_of_a_nested_answer_is_read_a_few_times_however_deep_it_is(opening, closing, monkeypatch):
+    counted = collections.Counter()
+
+    def counting(text, reference):
+        counted["parts"] += 1
+        return read_whole(text, reference)
+
+    read_whole = reading.read_whole
+    monkeypatch.setattr(reading, "read_whole", counting)
+    for depth in (5, 20, 40):
+        counted.clear()
+        reading.read.__wrapped__(opening * depth + "2" + closing * depth)
+        assert counted["parts"] <= 20 * depth
+
+
+@pytest.mark.parametrize(
+    "answer", ["5" + "!" * 600, "5" + "!" * 900, "2" + "*2" * 490, "-" * 900 + "2", r"\sqrt{" * 140 + "2" + "}" * 140]
+)
+def test_an_answer_that_is_too_deep_to_be_followed_is_not_correct_and_ends_nothing(answer):
+    with Grader() as grader:
+        assert grader.grade([rf"\boxed{{{answer}}}"], ["5"])[0].final in ("incorrect", "unverifiable")

@@ -199,3 +199,21 @@ def test_an_arm_compared_on_two_seeds_says_what_its_difference_holds_for(studied
     assert (
         two.loc["base", "note"].startswith("difference: other problems, but only these 2 seed(s)") and two.loc["OPSD", "note"] == ""
     )
+
+
+def test_a_cell_that_failed_is_in_no_curve_sets_no_budget_and_takes_no_method_out_of_a_search():
+    base, rows = table("base", 0, 0, [0] * 10), []
+    for seed in (0, 1):
+        rows += [table("ours", seed, step, [1] * 10, flops=100 * step) for step in (1, 2)]
+    early = table("broken", 0, 1, [2] * 10, flops=1)
+    failed = results(base, *rows, early, {**table("broken", 0, 2, [0] * 10, flops=2), "error": "died", "split": ""})
+    assert at_matched_cost(failed, "flops")[["arm", "budget"]].values.tolist() == [["ours", 200.0]]
+    with pytest.raises(ValueError, match="'broken' was not trained and evaluated"):
+        curves(failed, ["broken"])
+    half = results(base, *rows, {**table("ours", 1, 2, [0] * 10), "error": "died", "split": ""})
+    assert curves(half, ["ours"])["n"].tolist() == [1, 1, 1]
+
+    search = [table(f"a at {rate}", seed, 1, [1] * 10, split="validation") for rate in (0.1, 0.2) for seed in (0, 1)]
+    search += [table(f"b at {rate}", 0, 1, [1] * 10, split="validation") for rate in (0.1, 0.2)]
+    search += [{**table(f"b at {rate}", 1, 1, [0] * 10), "error": "died", "split": ""} for rate in (0.1, 0.2)]
+    assert choose(results(*search))["method"].tolist() == ["a", "b"]

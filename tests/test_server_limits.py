@@ -59,7 +59,7 @@ def sends(content, **headers):
 def ask(url, timeout=20.0):
     endpoint = Endpoint(url, timeout, 4)
     try:
-        return endpoint.complete("m", Request((1, 2), 0), PARAMS, (0,))
+        return endpoint.complete("m", Request((1, 2), 0), PARAMS, (0,), 9)
     finally:
         endpoint.close()
 
@@ -79,6 +79,25 @@ def test_nothing_but_a_plain_answer_is_asked_for():
     with answering(lambda handler: (asked.append(handler.headers["accept-encoding"]), sends(ANSWER)(handler))) as url:
         ask(url)
     assert asked == ["identity"]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "words"),
+    [
+        ("token_ids", ["5", 6], "token ids that are none of the vocabulary's 9"),
+        ("token_ids", [5, None], "token ids that are none of the vocabulary's 9"),
+        ("token_ids", [5, 9], "token ids that are none of the vocabulary's 9"),
+        ("token_ids", [5, -1], "token ids that are none of the vocabulary's 9"),
+        ("token_logprobs", [-0.5, "low"], "log-probabilities that are no numbers"),
+        ("token_logprobs", [-0.5, None], "log-probabilities that are no numbers"),
+        ("token_logprobs", [-0.5, float("nan")], "log-probabilities that are no numbers"),
+    ],
+)
+def test_an_answer_of_other_things_than_tokens_and_numbers_is_a_fault_that_is_named(field, values, words):
+    changed = {"logprobs": {field: values}} if field == "token_logprobs" else {field: values}
+    content = json.dumps({"choices": [CHOICE | changed]}).encode()
+    with answering(sends(content)) as url, pytest.raises(ServerFault, match=f"{url} returned {words}"):
+        ask(url)
 
 
 def endless(handler):
@@ -150,7 +169,7 @@ def test_the_others_do_the_work_of_a_server_that_drips_or_swells(monkeypatch):
                 if endpoint.url == good:
                     waiting.wait(10)
                 try:
-                    return endpoint.complete("m", request, PARAMS, (0,))
+                    return endpoint.complete("m", request, PARAMS, (0,), 9)
                 except ServerFault:
                     failed.add(endpoint.url)
                     if failed == {slow, large}:

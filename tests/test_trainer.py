@@ -446,10 +446,17 @@ def signalled(trainer: Trainer) -> None:
     trainer.objective = Scaled(trainer.objective, "far")
 
 
+def with_problems(trainer: Trainer, count: int) -> None:
+    """Let it draw the few first problems again and again in each step."""
+    trainer.problems, trainer.prompts = trainer.problems[:count], trainer.prompts[:count]
+
+
 KINDS = {
     "plain": lambda trainer, mine: None,
     "weighed": lambda trainer, mine: setattr(trainer, "weights", uncertain),
     "signalled": lambda trainer, mine: signalled(trainer),
+    "repeated": lambda trainer, mine: with_problems(trainer, 3),
+    "alone": lambda trainer, mine: with_problems(trainer, 1),
     "gated": lambda trainer, mine: gated(trainer, lambda rewards, owners: owners == owners if mine else owners != owners),
 }
 
@@ -469,7 +476,7 @@ def in_two_processes(tmp_path_factory):
     return found | {"folder": folder / "run"}
 
 
-@pytest.mark.parametrize("kind", ["plain", "weighed", "signalled"])
+@pytest.mark.parametrize("kind", ["plain", "weighed", "signalled", "repeated", "alone"])
 def test_two_processes_take_the_step_of_one(in_two_processes, kind):
     two, other = in_two_processes[kind]
     one = build()

@@ -1,16 +1,17 @@
 r"""What stands in brackets: sets, tuples, intervals of every notation, unions, matrices; and cutting at commas outside brackets."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from itertools import pairwise, product
 
 from opsd_lab.grading.dressing import ROW
 from opsd_lab.grading.readings import Items, Named, Nothing, Reading, Readings, RealSet, Value
 from opsd_lab.grading.tokens import Unreadable
-from opsd_lab.grading.trees import Tree
+from opsd_lab.grading.trees import Tree, exact
 
 ReadWhole = Callable[[str, bool], Readings]
+ReadPart = Callable[[str], Readings]
 
 INFINITY: Tree = ("const", "inf")
 MINUS_INFINITY: Tree = ("neg", INFINITY)
@@ -89,18 +90,20 @@ def read_bracketed(text: str, reference: bool, read_whole: ReadWhole) -> Reading
     if opening == "\\{" and (builder := BUILDER.fullmatch(text)):
         return _built(builder, reference, read_whole)
     parts, _ = split_top(inside, (",", ";"))
+    # Each part is read once, whatever the pair may be: reading it twice at every level of nested pairs would take for ever.
+    read_part = functools.cache(lambda part: read_whole(part, reference))
     if opening in ("\\{", "{") and closing in ("\\}", "}"):
         if opening == "{" and len(parts) < 2:
             return None
-        return Readings(tuple(Items("set", items) for items in _versions(parts, reference, read_whole)))
+        return Readings(tuple(Items("set", items) for items in _versions(parts, read_part)))
     if len(parts) < 2 and not (parts and opening == "\\langle"):
         return read_whole(inside, reference) if opening in "([" and closing in ")]" and "=" in inside else None
     readings: list[Reading] = []
     if (opening, closing) in (("(", ")"), ("\\langle", "\\rangle")):
-        readings += [Items("tuple", items) for items in _versions(parts, reference, read_whole)]
+        readings += [Items("tuple", items) for items in _versions(parts, read_part)]
     elif (opening, closing) == ("[", "]"):
-        readings += [Items("brackets", items) for items in _versions(parts, reference, read_whole)]
-    if len(parts) == 2 and opening in ("(", "[", "]") and (ends := _ends(parts, reference, read_whole)):
+        readings += [Items("brackets", items) for items in _versions(parts, read_part)]
+    if len(parts) == 2 and opening in ("(", "[", "]") and (ends := _ends(parts, read_part)):
         interval = RealSet(((ends[0], opening == "[", ends[1], closing == "]"),))
         readings = [interval, *readings] if opening == "[" or closing in "][" or opening == "]" else [*readings, interval]
     if not readings:
@@ -108,9 +111,9 @@ def read_bracketed(text: str, reference: bool, read_whole: ReadWhole) -> Reading
     return Readings(tuple(readings))
 
 
-def _versions(parts: list[str], reference: bool, read_whole: ReadWhole) -> list[tuple[Reading, ...]]:
+def _versions(parts: list[str], read_part: ReadPart) -> list[tuple[Reading, ...]]:
     """Return the parts' readings, by the first and by the last way to read each."""
-    ways = [read_whole(part, reference).sure for part in parts]
+    ways = [read_part(part).sure for part in parts]
     if not all(ways):
         raise Unreadable(parts)
     if len(parts) <= 3:
@@ -118,10 +121,10 @@ def _versions(parts: list[str], reference: bool, read_whole: ReadWhole) -> list[
     return list(dict.fromkeys((tuple(way[0] for way in ways), tuple(way[-1] for way in ways))))
 
 
-def _ends(parts: list[str], reference: bool, read_whole: ReadWhole) -> tuple[Tree, Tree] | None:
+def _ends(parts: list[str], read_part: ReadPart) -> tuple[Tree, Tree] | None:
     ends = []
     for part in parts:
-        value = next((way for way in read_whole(part.removeprefix("+").strip(), reference).sure if isinstance(way, Value)), None)
+        value = next((way for way in read_part(part.removeprefix("+").strip()).sure if isinstance(way, Value)), None)
         if value is None:
             return None
         ends.append(value.tree)
@@ -167,19 +170,15 @@ def _without(text: str, reference: bool, read_whole: ReadWhole) -> Reading:
     if not REALS.fullmatch(whole.strip()):
         raise Unreadable(text)
     items = next((way.items for way in read_whole(holes.strip(), reference).sure if isinstance(way, Items)), None)
-    if not items or not all(isinstance(item, Value) and item.tree[0] in ("num", "neg") for item in items):
-        raise Unreadable(text)
+    if not items or not all(isinstance(item, Value) and exact(item.tree) is not None for item in items):
+        raise Unreadable(text)  # which of them is the larger is not known here
     return RealSet(around([item.tree for item in items]))
 
 
 def around(holes: list[Tree]) -> tuple:
     """Return the intervals that are left of the real line without some rational numbers."""
-    marks = [MINUS_INFINITY, *sorted(set(holes), key=_rational), INFINITY]
+    marks = [MINUS_INFINITY, *sorted(set(holes), key=exact), INFINITY]
     return tuple((low, False, high, False) for low, high in pairwise(marks))
-
-
-def _rational(tree: Tree) -> Fraction:
-    return -tree[1][1] if tree[0] == "neg" and tree[1][0] == "num" else tree[1]
 
 
 def _built(builder: re.Match[str], reference: bool, read_whole: ReadWhole) -> Readings:

@@ -140,7 +140,10 @@ class Grader(LimitedProcess):
     def _decide(self, gold: str, answer: str) -> bool | None:
         wanted, given = read(gold, reference=True), read(answer)
         if wanted.sure and given.sure:
-            return Comparison(self._ask_trees).decide(wanted, given)
+            try:
+                return Comparison(self._ask_trees).decide(wanted, given)
+            except RecursionError:  # an answer of a thousand factorials can be read, and not be followed
+                return None
         return True if _letters(gold) == _letters(answer) else None
 
     def _ask_trees(self, question: str, a: list, b: list, *extra: str) -> str:

@@ -2,6 +2,9 @@
 
 import functools
 import re
+from contextlib import suppress
+from fractions import Fraction
+from itertools import pairwise
 
 from opsd_lab.grading.brackets import read_bracketed, split_top
 from opsd_lab.grading.dressing import UPRIGHT, undressed
@@ -9,7 +12,7 @@ from opsd_lab.grading.numbers import MAX_ANSWER, MAX_ENTRIES, as_number
 from opsd_lab.grading.readings import DOTS, Broken, Choice, Items, Named, Nothing, Reading, Readings, RealSet, Value
 from opsd_lab.grading.relations import has_relation, joined, read_relation
 from opsd_lab.grading.tokens import Unreadable
-from opsd_lab.grading.trees import with_signs
+from opsd_lab.grading.trees import exact, with_signs
 from opsd_lab.grading.values import DANGLING, read_value
 from opsd_lab.grading.wording import NUMBER_WORDS, read_choice, read_clock, read_ratio, read_truth, read_words, without_lead
 
@@ -35,9 +38,24 @@ def read(text: str, reference: bool = False) -> Readings:
         return Readings(())
     try:
         ways = [_read(without_lead(version.strip()), reference) for version in EITHER.split(plain)]
+        if not all(_may_be_one(*pair) for pair in pairwise(way.sure[0] for way in ways if way.sure)):
+            return Readings(())
         return Readings(tuple(r for way in ways for r in way.sure), tuple(r for way in ways for r in way.doubtful))
     except RecursionError:
         return Readings(())
+
+
+def _may_be_one(one: Reading, other: Reading) -> bool:
+    """Whether two versions of an answer can be the same: two different ones are a guess at each of them."""
+    one, other = (way.reading if isinstance(way, Named) else way for way in (one, other))
+    if isinstance(one, Items) and isinstance(other, Items) and one.kind == other.kind:
+        return len(one.items) == len(other.items) and all(map(_may_be_one, one.items, other.items))
+    if not isinstance(one, Value) or not isinstance(other, Value) or (one.unit, one.percent) != (other.unit, other.percent):
+        return True
+    values = [exact(way.tree) for way in (one, other)]
+    places = [way.places for way in (one, other) if way.places is not None]
+    rounding = Fraction(1, 2) / 10 ** min(places) if places else 0
+    return None in values or abs(values[0] - values[1]) <= rounding
 
 
 def _read(plain: str, reference: bool) -> Readings:
@@ -99,14 +117,10 @@ def read_whole(text: str, reference: bool) -> Readings:
     if len(parts) > MAX_ENTRIES:
         raise Unreadable("too many entries")
     if len(parts) > 1:
-        try:
-            return (
-                read_value(text, reference)
-                if re.match(r"[0-9]+ [A-Za-z]+,? (?:and )?[0-9]+ [A-Za-z]", text)
-                else _several(parts, separators, reference)
-            )
-        except Unreadable:
-            return _several(parts, separators, reference)
+        if re.match(r"[0-9]+ [A-Za-z]+,? (?:and )?[0-9]+ [A-Za-z]", text):
+            with suppress(Unreadable):
+                return read_value(text, reference)
+        return _several(parts, separators, reference)
     return _single(text, reference)
 
 

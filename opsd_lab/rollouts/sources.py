@@ -136,6 +136,11 @@ class SourceMixture:
         for share in self.shares:
             real("SourceMixture: a share", share, above=0, varies=False)
 
+    @property
+    def samples(self) -> bool:
+        """Whether all rollouts are sampled."""
+        return all(getattr(source, "samples", True) for source in self.sources)
+
     def write(self, order: Order) -> Written:
         """Return what the sources write."""
         shares = np.array(self.shares) / sum(self.shares)
@@ -207,6 +212,11 @@ class BestOf:
 
     source: Source
     choose: Callable[[Problem, Sequence[Rollout]], Sequence[Rollout]]
+
+    @property
+    def samples(self) -> bool:
+        """Whether all rollouts are sampled."""
+        return getattr(self.source, "samples", True)
 
     def write(self, order: Order) -> Written:
         """Return what is kept.

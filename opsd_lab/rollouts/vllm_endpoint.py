@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import threading
 import time
 import zlib
@@ -69,12 +70,12 @@ class Endpoint:
             self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     def complete(
-        self, model: str, request: Request, params: SamplingParams, stop_ids: Sequence[int]
+        self, model: str, request: Request, params: SamplingParams, stop_ids: Sequence[int], vocabulary: int
     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Return one completion's token ids and log-probabilities.
 
         `model` is the name under which the server has the weights. `request` is the prompt with its seed, `params` how tokens are
-        drawn, and `stop_ids` the tokens that end a completion.
+        drawn, `stop_ids` the tokens that end a completion, and `vocabulary` how many tokens the policy knows.
 
         Raises:
             ServerFault: when there is none, or it belongs to another prompt.
@@ -90,8 +91,12 @@ class Endpoint:
             raise ServerFault(f"{self.url} completed other prompt ids than those sent", lasting=True)
         if reason not in ("stop", "length") or not ids:
             raise ServerFault(f"{self.url} broke off a completion after {len(ids)} tokens: {reason}")
-        if len(ids) != len(logprobs) or len(ids) > params.max_new_tokens or None in logprobs:
+        if len(ids) != len(logprobs) or len(ids) > params.max_new_tokens:
             raise ServerFault(f"{self.url} returned {len(ids)} token ids with {len(logprobs)} log-probabilities", lasting=True)
+        if not all(type(token) is int and 0 <= token < vocabulary for token in ids):
+            raise ServerFault(f"{self.url} returned token ids that are none of the vocabulary's {vocabulary}", lasting=True)
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in logprobs):
+            raise ServerFault(f"{self.url} returned log-probabilities that are no numbers", lasting=True)
         return ids, logprobs
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from tqdm.auto import tqdm
 
 from opsd_lab.policies.adapters import has_adapter
+from opsd_lab.policies.head import LogitHead
 from opsd_lab.policies.policy import Policy
 from opsd_lab.rollouts.agreement import check_agreement
 from opsd_lab.rollouts.base import Request, Rollout, SamplingParams, check_prompts, requests
@@ -99,8 +100,9 @@ class VLLMServerSampler:
                 queue = SharedQueue(open_jobs, keep, attempts=self.attempts, pause=self.pause, concurrency=self.concurrency)
                 queue.finish({server.endpoint.url: self._worker(server, params) for server in self._usable()})
         drawn = [self._done[key] for key in keys]
+        written = [written_rollout(self.policy, request.prompt, *pair) for request, pair in zip(asked, drawn, strict=True)]
         self._done.clear()
-        return [written_rollout(self.policy, request.prompt, *pair) for request, pair in zip(asked, drawn, strict=True)]
+        return written
 
     def close(self) -> None:
         """Close the connections and delete the weights written for the servers."""
@@ -144,11 +146,13 @@ class VLLMServerSampler:
     def _worker(self, server: "_Server", params: SamplingParams) -> Callable[[Request], Drawn]:
         """Return what draws one completion from a server; many threads call it at once."""
 
+        vocabulary = LogitHead.of(self.policy).size
+
         def draw(request: Request) -> Drawn:
             with server.lock:
                 server.prepare(self.model, self._weights)  # again, where it was started again since
             try:
-                drawn = server.endpoint.complete(server.name, request, params, self.policy.eos_ids)
+                drawn = server.endpoint.complete(server.name, request, params, self.policy.eos_ids, vocabulary)
             except ServerFault as fault:
                 if fault.unknown_model:
                     server.version = 0

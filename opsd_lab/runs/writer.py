@@ -230,7 +230,8 @@ class Writer:
     def _end(self, ended: str) -> None:
         """Write a checkpoint of the last step, unless there is one, and tell what ended the run."""
         step = self._trainer.step
-        with deferred_interrupts(points=False), suppress(OSError):  # what ended the run is raised, not what follows from it
+        # What ended the run is raised, not what follows from it; a run that came to its end has nothing else to raise.
+        with deferred_interrupts(points=False), nullcontext() if ended == "finished" else suppress(OSError):
             if self._writes and step > self._saved and len(read_lines(self._run.folder / STEPS)[0]) == step:
                 self._save()
             if self._writes:

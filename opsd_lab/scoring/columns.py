@@ -15,6 +15,10 @@ from opsd_lab.tokens.top import ARRAYS, SIDES, TopTokens
 
 Columns = dict[str, Tensor]
 
+OF_A_TOKEN = ("loss", "divergence", "clipped", "weight", "counted", "gap", "problem_id", "token_id", "token", "step", "label")
+RESERVED = frozenset([*OF_A_TOKEN, *(f"{side}_{what}" for side in SIDES for what in ("logprob", "rank", "entropy")), *ARRAYS])
+"""The columns that every step has, whose names marks and signals cannot take."""
+
 
 def token_columns(student: Side, teachers: Teachers, tokens: Tokens, loss: Tensor) -> Columns:
     """Return the columns [n] of a few tokens: loss, log-probabilities, entropies (nats), ranks, gap, and what was recorded.

@@ -1,5 +1,7 @@
 """When the run of a cell is evaluated, and when it is over: at fixed steps, or at fixed operations."""
 
+import math
+
 from opsd_lab.training.ledger import Ledger
 
 
@@ -15,10 +17,16 @@ class Due:
         self._reached, self.over = 0, False
 
     def now(self, step: int, ledger: Ledger) -> bool:
-        """Return whether to evaluate after a step, at which the run has cost what its ledger says; `over` says whether it ends."""
+        """Return whether to evaluate after a step, at which the run has cost what its ledger says; `over` says whether it ends.
+
+        Raises:
+            ValueError: when operations decide and cannot be counted (NaN).
+        """
         self.over = step == self._checkpoints[-1]
         if not self._operations:
             return step in self._checkpoints
+        if math.isnan(ledger.flops):
+            raise ValueError("the operations of this model cannot be counted, so that none are enough; give checkpoints instead")
         reached = sum(ledger.flops >= least for least in self._operations)
         due, self._reached = reached > self._reached, reached
         self.over = self.over or reached == len(self._operations)

@@ -17,12 +17,17 @@ def final_rows(results: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     Raises:
         ValueError: when no row is left.
     """
-    failed = set(map(tuple, failures(results)[["arm", "seed"]].itertuples(index=False)))
-    rows = results[(results["split"] == split) & (results["error"] == "")]
-    rows = rows[[(arm, seed) not in failed for arm, seed in zip(rows["arm"], rows["seed"], strict=True)]]
+    rows = _finished(results, split)
     if rows.empty:
         raise ValueError(f"no finished cell was evaluated on {split!r}; the splits are {sorted(set(results['split']) - {''})}")
     return rows[rows["step"] == rows.groupby(["arm", "seed"])["step"].transform("max")].reset_index(drop=True)
+
+
+def _finished(results: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of one split, without the cells that failed: what they had evaluated before is of chosen seeds."""
+    failed = set(map(tuple, failures(results)[["arm", "seed"]].itertuples(index=False)))
+    rows = results[(results["split"] == split) & (results["error"] == "")]
+    return rows[[(arm, seed) not in failed for arm, seed in zip(rows["arm"], rows["seed"], strict=True)]]
 
 
 def failures(results: pd.DataFrame) -> pd.DataFrame:
@@ -103,12 +108,12 @@ def curves(results: pd.DataFrame, arms: Sequence[str], cost: Cost = "step", spli
 
     One row per arm and checkpoint: arm, split, step, cost (its name), spent (the mean over seeds), the estimate, then problems. Every
     arm's first row is the initial policy (step 0), where there is one; it has spent nothing. `results` is a study's table, and `arms`
-    are those wanted, in this order.
+    are those wanted, in this order. Cells that failed are left out.
 
     Raises:
-        ValueError: when an arm has no row on the split.
+        ValueError: when an arm has no finished cell on the split.
     """
-    rows = results[(results["split"] == split) & (results["error"] == "")]
+    rows = _finished(results, split)
     start, found = rows[rows["step"] == 0], []
     for arm in arms:
         cells = rows[(rows["arm"] == arm) & (rows["step"] > 0)]
@@ -126,12 +131,12 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
     Between checkpoints the accuracy is interpolated; the initial policy costs nothing (rows of step 0, those of an arm that does not
     train, on the same seed). `budget` None takes what the cheapest trained cell spent in all, so that nothing is extrapolated; a cell
     that spent less than a budget given is left out, and so is one to which this cost does not apply, as it spent none. `results` is a
-    study's table, of which the rows of one `split` are read; `cost` names the column that is spent.
+    study's table, of which the rows of one `split` are read; `cost` names the column that is spent. Cells that failed are left out.
 
     Raises:
         ValueError: when no arm was trained, or none spent any, or when this cost could not be counted for some arm (NaN).
     """
-    rows = results[(results["split"] == split) & (results["error"] == "")]
+    rows = _finished(results, split)
     if uncounted := sorted(set(rows.loc[(rows["step"] > 0) & rows[cost].isna(), "arm"])):
         raise ValueError(f"{cost} could not be counted for {uncounted}; compare them by tokens or seconds, or leave these arms out")
     start, trained = rows[rows["step"] == 0].groupby("seed")["accuracy"].mean(), rows[rows["step"] > 0]
@@ -169,5 +174,5 @@ def choose(results: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
     for (method, rate), values in rows.groupby(["method", "learning_rate"], sort=False)["accuracy"]:
         found.append({"method": method, "learning_rate": rate, **seed_interval(values, within=SHARE).as_dict()})
     means = pd.DataFrame(found)
-    means = means[means["n"] == means["n"].max()]  # a rate that failed with a seed is no choice
+    means = means[means["n"] == means.groupby("method")["n"].transform("max")]  # a rate that failed with a seed is no choice
     return means.loc[means.groupby("method", sort=False)["mean"].idxmax()].reset_index(drop=True)

@@ -43,6 +43,10 @@ class ClipMeasured(Objective):
         if self.objective.pointwise_clip is None:
             raise ValueError("OPSD without pointwise_clip has no clip to measure; give it one, or do not measure it")
 
+    def counts(self, tokens: Tokens) -> Tensor:
+        """Return which of the tokens [n] count: those that count for the objective."""
+        return self.objective.counts(tokens)
+
     def loss(self, student: Side, teachers: Teachers, tokens: Tokens) -> Tensor:
         """Return the clipped losses of a few tokens [n]."""
         return self.losses_and_slopes(student, teachers, tokens).loss

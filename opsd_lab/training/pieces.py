@@ -15,6 +15,8 @@ from opsd_lab.policies.teacher_checks import check_lengths, check_teacher
 from opsd_lab.problems.problem import Problem, check_unique
 from opsd_lab.rollouts.base import SamplingParams
 from opsd_lab.rollouts.gates import Gate
+from opsd_lab.scoring.columns import RESERVED
+from opsd_lab.scoring.pipeline import KNOWN
 from opsd_lab.training.clipping import ClipMeasured
 from opsd_lab.training.records import TrainingParams
 
@@ -33,6 +35,10 @@ def check_pieces(trainer: "Trainer", teacher: object) -> None:
     _check_kinds(trainer, teacher)
     settings = trainer.at(1)
     objective, sampling, params = settings.objective, settings.sampling, settings.params
+    if taken := sorted((trainer.marks.keys() | trainer.signals.keys()) & (RESERVED | set(KNOWN))):
+        raise ValueError(f"Trainer: every step has a column {taken[0]!r} of its own; give the mark or signal another name")
+    if twice := sorted(trainer.marks.keys() & trainer.signals.keys()):
+        raise ValueError(f"Trainer: {twice[0]!r} is a mark and a signal; give one of them another name")
     if not trainer.problems:
         raise ValueError("Trainer: there are no problems to train on")
     check_trainable(trainer.policy)

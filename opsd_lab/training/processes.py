@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, distributed
 
 Found = TypeVar("Found")
@@ -26,6 +28,13 @@ def from_all(found: Found) -> list[Found]:
     everything: list[Found | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(everything, found)
     return everything
+
+
+def summed(value: float, device: torch.device) -> float:
+    """Return the sum of the processes' values, over `device`; all of them must ask."""
+    if PartialState().num_processes == 1:
+        return value
+    return float(reduce(torch.tensor(value, dtype=torch.float64, device=device), "sum"))
 
 
 def one_after_another(parts: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], slice]:

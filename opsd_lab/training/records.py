@@ -124,8 +124,8 @@ def step_metrics(written: Written, examples: Sequence[Example], columns: Columns
     """
     rollouts, tokens = written.rollouts, float(sum(e.scored for e in examples))
     metrics = {
-        "completion_length": Part(sum(len(r.completion_ids) for r in rollouts) / len(rollouts), len(rollouts)),
-        "truncated": Part(sum(r.truncated for r in rollouts) / len(rollouts), len(rollouts)),
+        "completion_length": _mean([float(len(r.completion_ids)) for r in rollouts]),
+        "truncated": _mean([float(r.truncated) for r in rollouts]),
         "dropped": Part(float(len(rollouts) - len(examples)), len(rollouts)),
     }
     for name in ("divergence", "gap", "student_entropy", "teacher_entropy"):
@@ -159,4 +159,9 @@ def _overlap(columns: Columns) -> float:
 def reward_metrics(rewards: Sequence[float] | None) -> dict[str, Part]:
     """Return this process's part in the means of the rewards and of their squares; none where nobody judged the rollouts."""
     powers = {} if rewards is None else {"reward": 1, "reward_square": 2}
-    return {name: Part(sum(reward**power for reward in rewards) / len(rewards), len(rewards)) for name, power in powers.items()}
+    return {name: _mean([reward**power for reward in rewards]) for name, power in powers.items()}
+
+
+def _mean(values: Sequence[float]) -> Part:
+    """Return the mean as a part; NaN of no values, since nothing may have been written."""
+    return Part(sum(values) / len(values) if values else math.nan, len(values))

@@ -8,6 +8,7 @@ or stop at any step.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from accelerate.utils import reduce
 from tqdm.auto import tqdm
 
 from opsd_lab.basics.interrupts import deferred_interrupts, interrupt_again, interruptible
+from opsd_lab.basics.late import error_of
 from opsd_lab.basics.options import whole
 from opsd_lab.basics.schedules import Controller, at_step, controllers
 from opsd_lab.contexts import ContextBuilder
@@ -38,7 +40,7 @@ from opsd_lab.training.gradients import REMEDY, Gradients, NonFiniteError, StepB
 from opsd_lab.training.ledger import Ledger, Stopwatch
 from opsd_lab.training.optimizer import MasterAdamW
 from opsd_lab.training.pieces import check_pieces, check_prompts
-from opsd_lab.training.processes import Part, from_all, whole_step
+from opsd_lab.training.processes import Part, from_all, summed, whole_step
 from opsd_lab.training.records import Columns, StepRecord, TrainingParams, reward_metrics, step_metrics
 from opsd_lab.training.step_costs import StepCosts
 
@@ -98,7 +100,6 @@ class Trainer:
         self.teacher = fixed_teacher(policy) if teacher is None else teacher
         few, first = len(self.problems) < 2000, self.at(1).contexts
         self.prompts = [first.build(p) for p in tqdm(self.problems, desc="contexts", leave=False, disable=few)]
-        self._may_mask = any(None in prompts.teachers.values() for prompts in self.prompts)
         self.processes = PartialState(cpu=policy.device.type == "cpu", timeout=LONGEST_WAIT)
         if self.params.batch_size < self.processes.num_processes:
             raise ValueError(
@@ -109,6 +110,7 @@ class Trainer:
         check_prompts(self)
         self.costs = StepCosts.of(policy, self.teacher)
         self.ledger = Ledger()
+        self._summed = partial(summed, device=policy.device)
         self._sampler_is_behind = self._warned_of_clip = False
 
     def at(self, number: int) -> Settings:
@@ -123,8 +125,9 @@ class Trainer:
             raise error
 
     def share(self, chosen: list[int]) -> list[int]:
-        """Return this process's part of a step's problems."""
-        return chosen[self.processes.process_index :: self.processes.num_processes]
+        """Return this process's part of a step's problems; a problem that comes twice is one process's, which draws both apart."""
+        place = {problem: i for i, problem in enumerate(dict.fromkeys(chosen))}
+        return [i for i in chosen if place[i] % self.processes.num_processes == self.processes.process_index]
 
     def learning_rate(self, number: int) -> float:
         """Return the learning rate of a step."""
@@ -178,47 +181,46 @@ class Trainer:
         """Take the step; return its record, and what went wrong once the weights had changed."""
         settings, watch, number, params = drawn.settings, drawn.watch, drawn.settings.number, drawn.settings.params
         batch = StepBatch.of(number, drawn.examples, params, self.policy.device)
-        total = self._sum_over_processes(batch.total)
+        total = self._summed(batch.total)
         cost = self.costs.writing(drawn.written)
         if total == 0:
-            return self._idle_step(drawn, batch, cost), None
+            return self._idle_step(drawn, batch, cost)
         seen, weighed, norm = self._gradient(batch, settings, total, watch)  # of the first pass, which sees the sampler's weights
         if weighed == 0:
-            return self._idle_step(drawn, batch, cost.plus(self.costs.learning(batch.examples, settings.objective))), None
+            return self._idle_step(drawn, batch, cost.plus(self.costs.learning(batch.examples, settings.objective)))
         # Another process may have rollouts where this one has none left.
-        loss = self._sum_over_processes(float((seen["loss"] * seen["weight"]).sum()) if batch.examples else 0.0) / weighed
+        loss = self._summed(float((seen["loss"] * seen["weight"]).sum()) if batch.examples else 0.0) / weighed
         metrics = self._metrics(drawn, batch, seen, norm)
         table = build_table(batch.examples, seen, self.policy.tokenizer)
         with deferred_interrupts(points=False):
             failure = None
             for passed in range(params.passes):
-                try:
-                    if passed:
-                        self._gradient(batch, settings, total, watch)
-                except Exception as error:
-                    error.add_note(f"This was pass {passed + 1} of step {number}, which counts with the passes before.")
-                    failure = error
+                if passed and (failure := error_of(partial(self._gradient, batch, settings, total, watch))):
+                    failure.add_note(f"This was pass {passed + 1} of step {number}, which counts with the passes before.")
                     break
                 with watch.phase("train"):
-                    self._update(settings)
+                    failure = self._update(settings)
                 twice = bool(self.signals) or needs_step(self.weights)
                 cost = cost.plus(self.costs.learning(batch.examples, settings.objective, twice=twice))
+                if failure:
+                    break
             with watch.phase("train"):
                 failure = self._update_sampler() or failure
             self._count(cost, watch)
             record = StepRecord(number, loss, metrics, self.ledger, table, tuple(e.rollout for e in batch.examples), drawn.judged)
-            self._end(record)
-        return record, failure
+            wrong = self._end(record)
+        return record, failure or wrong
 
-    def _end(self, record: StepRecord) -> None:
-        """Count a step as taken, and show it to the controllers."""
-        self.states = {controller: controller.see(state, record) for controller, state in self.states.items()}
+    def _end(self, record: StepRecord) -> Exception | None:
+        """Count a step as taken, and show it to the controllers; return what went wrong there."""
         self.step = record.step
+        return error_of(lambda: self.states.update({c: c.see(state, record) for c, state in self.states.items()}))
 
-    def _idle_step(self, drawn: Drawn, batch: StepBatch, cost: Ledger) -> StepRecord:
-        """Count a step in which no token counts: the weights stay, and there is no loss."""
+    def _idle_step(self, drawn: Drawn, batch: StepBatch, cost: Ledger) -> tuple[StepRecord, BaseException | None]:
+        """Count a step in which no token counts: the weights stay, and there is no loss; return what `_learn` does."""
         number = drawn.settings.number
-        if not batch.examples and self._sum_over_processes(float(sum(drawn.kept))):
+        left, kept = (self._summed(float(number)) for number in (len(batch.examples), sum(drawn.kept)))
+        if kept and not left:
             let = "every rollout" if self.gate is None else "every rollout that the gate let through"
             raise RuntimeError(
                 f"step {number}: {let} was cut at {drawn.settings.sampling.max_new_tokens} tokens and dropped; raise max_new_tokens "
@@ -226,8 +228,7 @@ class Trainer:
             )
         self._count(cost, drawn.watch)
         record = StepRecord(number, math.nan, self._metrics(drawn, batch, {}, 0.0), self.ledger, TokenTable.empty(), (), drawn.judged)
-        self._end(record)
-        return record
+        return record, self._end(record)
 
     def _metrics(self, drawn: Drawn, batch: StepBatch, columns: Columns, norm: float) -> dict[str, float]:
         """Return a step's numbers, over all processes; each step of a run has the same names."""
@@ -258,8 +259,9 @@ class Trainer:
         columns, weighed = Gradients(pipeline, settings.weights, settings.signals).add(batch, total), total
         with watch.phase("train"):
             counted = columns.pop("counted", columns.get("weight"))
-            if self.weights is not None or self._may_mask or type(objective).counts is not Objective.counts:
-                weighed = self._sum_over_processes(float(counted.sum()) if batch.examples else 0.0)
+            lacking = self._summed(float(any(None in e.prompts.teachers.values() for e in batch.examples)))
+            if lacking or self.weights is not None or type(objective).counts is not Objective.counts:
+                weighed = self._summed(float(counted.sum()) if batch.examples else 0.0)
             for p in self.trainable:
                 if p.grad is None:  # this process had no rollout, or the parameter was not used
                     p.grad = torch.zeros_like(p)
@@ -271,12 +273,13 @@ class Trainer:
             raise NonFiniteError(f"step {batch.number}: the gradient's norm is {norm}; {REMEDY}")
         return columns, weighed, norm
 
-    def _update(self, settings: Settings) -> None:
+    def _update(self, settings: Settings) -> Exception | None:
+        """Change the weights, the student's and the teacher's; return what went wrong with the latter."""
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = self.learning_rate(settings.number), settings.params.weight_decay
         self.optimizer.step()
-        self.teacher.update()
         self._sampler_is_behind = True
+        return error_of(self.teacher.update)
 
     def _update_sampler(self) -> BaseException | None:
         """Give the sampler the present weights; return what went wrong, after which the next step tries again."""
@@ -290,11 +293,6 @@ class Trainer:
 
     def _count(self, cost: Ledger, watch: Stopwatch) -> None:
         """Add a step's cost, over all processes, and this process's seconds to the ledger."""
-        summed = {name: type(value)(self._sum_over_processes(value)) for name, value in vars(cost).items()}
+        summed = {name: type(value)(self._summed(value)) for name, value in vars(cost).items()}
         seconds = {f"seconds_{phase}": value for phase, value in watch.seconds.items()}
         self.ledger = self.ledger.plus(Ledger(**(summed | seconds)))
-
-    def _sum_over_processes(self, value: float) -> float:
-        if self.processes.num_processes == 1:
-            return value
-        return float(reduce(torch.tensor(value, dtype=torch.float64, device=self.policy.device), "sum"))
