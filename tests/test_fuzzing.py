@@ -168,7 +168,8 @@ def test_a_file_of_rollouts_or_tokens_with_any_change_is_read_whole_or_refused(t
 
 
 CHARACTERS = list("()[]{},;12-x=<^!|/*+%:& ")
-COMMANDS = [rf"\{name}" for name in r"{ } \ le cup setminus mathbb{R} frac sqrt pi infty in pm binom left( right) text{m}".split()]
+NAMED = ("le", "cup", "setminus", "mathbb{R}", "frac", "sqrt", "pi", "infty", "in", "pm", "binom", "left(", "right)", "text{m}")
+COMMANDS = [rf"\{name}" for name in ("{", "}", "\\", *NAMED)]
 WORDS = [*CHARACTERS, *COMMANDS, "and", " or equivalently ", " is the answer", r"\begin{pmatrix}", r"\end{pmatrix}"]
 
 
