@@ -7,7 +7,7 @@ import torch
 
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.divergences import forward_kl, jsd, reverse_kl
-from opsd_lab.objectives import OPSD, SampledTokenOPSD
+from opsd_lab.objectives import OPSD, SampledTokenOPSD, Tokens
 from opsd_lab.supervision.views import build_examples
 from opsd_lab.training.clipping import COSINE, ClipMeasured, clip_cosine_of_weights
 from opsd_lab.training.records import TrainingParams
@@ -58,6 +58,13 @@ def test_measuring_changes_neither_loss_nor_gradient(grad):
     if grad:
         a, b = (torch.autograd.grad((x.loss * tokens_weights).sum(), student.hidden)[0] for x in (plain, measured))
         assert torch.equal(a, b)
+
+
+def test_measuring_counts_the_tokens_that_the_objective_counts():
+    some, none = torch.tensor([True, True, False]), torch.zeros(3, dtype=torch.bool)
+    for needed, counted in ((("a",), some), (None, none)):
+        tokens = Tokens(torch.arange(3), seen={"a": some, "b": none})
+        assert ClipMeasured(OPSD(pointwise_clip=0.01, needed_views=needed)).counts(tokens).equal(counted)
 
 
 def test_what_has_no_clip_cannot_be_measured():

@@ -14,7 +14,7 @@ from opsd_lab.policies.teachers import OtherTeacher, ema_teacher, refreshed_teac
 from opsd_lab.rollouts import HFSampler, SamplingParams
 from opsd_lab.rollouts.gates import correct_only, incorrect_only, mixed_groups
 from opsd_lab.rollouts.given_texts import Texts
-from opsd_lab.rollouts.sources import StudentWrites
+from opsd_lab.rollouts.sources import BestOf, SourceMixture, StudentWrites
 from opsd_lab.rollouts.teacher_writes import TeacherWrites
 from opsd_lab.training.recipes import Recipe
 from opsd_lab.training.trainer import NonFiniteError, Trainer, TrainingParams
@@ -205,6 +205,10 @@ def test_pieces_that_do_not_go_together_are_refused():
         build(policy, gate=correct_only)
     with pytest.raises(ValueError, match="given texts were not sampled"):
         build(policy, source=Texts(lambda p: p.solution), params=dataclasses.replace(PARAMS, importance_cap=2.0))
+    given = Texts(lambda p: p.solution)
+    for source in (SourceMixture((StudentWrites(), given), (0.5, 0.5)), BestOf(given, lambda problem, rollouts: rollouts)):
+        with pytest.raises(ValueError, match="given texts were not sampled"):
+            build(policy, source=source, params=dataclasses.replace(PARAMS, importance_cap=2.0))
     with pytest.raises(ValueError, match="OPSD does not look at rewards, and there is no gate that does"):
         build(policy, rewards=by_parity)
 

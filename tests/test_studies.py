@@ -108,6 +108,8 @@ def test_a_run_is_due_at_its_operations_and_over_at_the_last_of_them_or_the_last
         (False, False),
         (True, True),
     ]
+    with pytest.raises(ValueError, match="operations of this model cannot be counted"):
+        Due((9,), (10.0,)).now(1, ledger(float("nan")))
     short = Due((2,), (10.0, 20.0))
     assert (short.now(1, ledger(1.0)), short.now(2, ledger(2.0)), short.over) == (False, True, True)
     steps = Due((2, 3))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import PartialState
 
+from opsd_lab.basics.schedules import Linear
 from opsd_lab.contexts import ContextBuilder, no_privilege
 from opsd_lab.divergences import jsd, reverse_kl
 from opsd_lab.evaluation.rewards import AnswerReward
@@ -95,6 +96,61 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     a, b, c = run(first, 3), run(again, 3), run(other, 3)
     assert [r.loss for r in a] == [r.loss for r in b] != [r.loss for r in c]
     assert same(weights(first), weights(again))
+
+
+class Failing:
+    """A controller that cannot use what it sees."""
+
+    def see(self, state, record):
+        raise KeyError("no metric is called so")
+
+
+def test_what_goes_wrong_once_the_weights_have_changed_is_raised_after_the_steps_record(monkeypatch):
+    def fail():
+        raise ValueError("the average cannot follow")
+
+    one, other = build(), build()
+    monkeypatch.setattr(one.teacher, "update", fail, raising=False)
+    other.states[Failing()] = 0
+    for trainer, error in ((one, ValueError), (other, KeyError)):
+        before, steps = weights(trainer), trainer.train(3, progress=False)
+        record = next(steps)
+        assert record.step == trainer.step == 1 and not same(before, weights(trainer))
+        taken = weights(trainer)
+        with pytest.raises(error):
+            next(steps)
+        assert trainer.step == 1 and same(taken, weights(trainer))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fading:
+    """A solution that some problems lack once `share` has fallen."""
+
+    share: float | Linear = 1.0
+
+    def __call__(self, problem):
+        return None if self.share < 0.5 and problem in PROBLEMS[::2] else problem.solution
+
+
+def test_tokens_that_lose_their_view_at_a_later_step_are_divided_out_of_the_loss_there():
+    first, second = run(build(view=Fading(Linear(1.0, 0.0, steps=2))), 2)
+    every_other = {problem.id for problem in PROBLEMS[::2]}
+    for record, lacking in ((first, set()), (second, every_other)):
+        frame = record.table.frame
+        counted = ~frame["problem_id"].isin(lacking)
+        assert record.loss == pytest.approx(frame["loss"].sum() / counted.sum(), abs=1e-6)
+    assert 0 < counted.mean() < 1
+
+
+@pytest.mark.parametrize("name", ["weight", "gap", "loss", "position", "student_entropy"])
+def test_a_mark_or_signal_cannot_take_the_name_of_a_column_that_every_step_has(name):
+    policy = add_lora(tiny_policy(), rank=4, alpha=8)
+    pieces = policy, PROBLEMS, ContextBuilder(policy.tokenizer), HFSampler(policy, progress=False), SAMPLING
+    for given in ({"marks": {name: len}}, {"signals": {name: len}}):
+        with pytest.raises(ValueError, match=f"every step has a column '{name}' of its own; give the mark or signal another name"):
+            Trainer(*pieces, **given)
+    with pytest.raises(ValueError, match="'mine' is a mark and a signal"):
+        Trainer(*pieces, marks={"mine": len}, signals={"mine": len})
 
 
 def test_every_problem_comes_once_before_any_comes_again():

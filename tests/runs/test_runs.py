@@ -26,7 +26,7 @@ from opsd_lab.policies.products import choices
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.rollouts.gates import correct_only
-from opsd_lab.runs import Alarms, Keep, Probe, Run, Stop, train
+from opsd_lab.runs import Alarms, Keep, Probe, Run, Stop, train, writer
 from opsd_lab.runs.building import apart
 from opsd_lab.runs.lines import append_line, read_lines
 from tests.conftest import PROBLEMS, tiny_policy
@@ -299,6 +299,24 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_what_can_be_gone_on_w
         with pytest.raises(OSError, match=r"No space left on device; .*: free some space on that disk, or write elsewhere"):
             run(tmp_path / "a")
     run(tmp_path / "a")
+    assert_same_run(tmp_path / "a", whole)
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error_and_the_run_goes_on_from_the_one_before(whole, tmp_path, monkeypatch):
+    real = writer.save_checkpoint
+
+    def save(trainer, path, *rest):
+        if trainer.step == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(trainer, path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "save_checkpoint", save)
+        with pytest.raises(OSError, match="No space left on device"):
+            run(tmp_path / "a", keep=Keep(checkpoint_every=4))
+    assert list(Run.open(tmp_path / "a").kept("checkpoints")) == [4]
+    run(tmp_path / "a", keep=Keep(checkpoint_every=4))
+    assert list(Run.open(tmp_path / "a").kept("checkpoints"))[-1] == 6
     assert_same_run(tmp_path / "a", whole)
 
 
