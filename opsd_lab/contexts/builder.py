@@ -206,8 +206,9 @@ class ContextBuilder:
         chat = {"student": self.student, "teacher": self.teacher}[side]
         question = problem.question if shown is None or shown.question is None else shown.question
         privileged = {} if shown is None else {"privileged text": shown.text}
+        instruction = chat.instruction if shown is None or shown.instruction is None else shown.instruction
         try:
-            prompt = self._writers[side].prompt({"question": question, **privileged, "instruction": chat.instruction})
+            prompt = self._writers[side].prompt({"question": question, **privileged, "instruction": instruction})
         except ValueError as error:
             kind = UnwritableText if isinstance(error, UnwritableText) else ValueError
             raise kind(f"problem {problem.id!r}, the {side}'s prompt: {error}") from error

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from opsd_lab.basics.options import whole
-from opsd_lab.contexts.views import SHOWN_SOLUTION, Shown, View, needs_rollout
+from opsd_lab.contexts.views import SHOWN_SOLUTION, Shown, View, WrittenView, needs_rollout
 from opsd_lab.problems.problem import Problem
 
 SHOWN_FAILURE = "Here is an attempt that is wrong:"
@@ -35,7 +35,10 @@ class SuccessfulPeer:
 
 @dataclass(frozen=True)
 class FailedPeer(SuccessfulPeer):
-    """Shows the `number`-th other attempt that is wrong, from 0, after `intro`; where there are fewer, nothing is shown (None)."""
+    """Shows the `number`-th other attempt that is wrong, from 0, after `intro`; where there are fewer, nothing is shown (None).
+
+    By default it stands under the words that present a verified solution, so that a contrast with one is of what they say.
+    """
 
     right = False
 
@@ -73,7 +76,7 @@ class FirstOf:
     """Shows what the first of some views shows that has something to show.
 
     Raises:
-        ValueError: for no views.
+        ValueError: for no views, or one that the teacher would have to write.
     """
 
     views: tuple[View, ...]
@@ -81,6 +84,8 @@ class FirstOf:
     def __post_init__(self) -> None:
         if not self.views:
             raise ValueError("FirstOf: there are no views")
+        if any(isinstance(view, WrittenView) for view in self.views):
+            raise ValueError("FirstOf: a WrittenView is written by the teacher, and cannot stand among others; make it a view alone")
 
     def __call__(self, problem: Problem, rollout: object, group: object) -> str | Shown | None:
         """Return what is shown; None where no view has anything."""

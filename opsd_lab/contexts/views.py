@@ -17,10 +17,14 @@ from opsd_lab.problems.problem import Problem
 
 @dataclass(frozen=True)
 class Shown:
-    """What a teacher sees: a privileged text, and a question in place of the problem's own; "" for none, None for the problem's."""
+    """What a teacher sees: a privileged text, and a question and an instruction in place of the problem's and the format's own.
+
+    For both "" is none, and None the own one.
+    """
 
     text: str
     question: str | None = None
+    instruction: str | None = None
 
 
 View = Callable[..., str | Shown | None]

@@ -12,7 +12,7 @@ from torch import Tensor
 from opsd_lab.basics.controllers import Hysteresis
 from opsd_lab.basics.schedules import Linear, Varying
 from opsd_lab.contexts.peers import FailedPeer, FirstOf, SuccessfulPeer
-from opsd_lab.contexts.views import reference_solution
+from opsd_lab.contexts.views import bare_solution, reference_solution
 from opsd_lab.divergences import Side, reverse_kl
 from opsd_lab.methods.method import method
 from opsd_lab.objectives import GRPO, OPSD, Sum, Teachers, Tokens
@@ -77,7 +77,7 @@ def rlrt(width: float = 0.5) -> Recipe:
     Defaults: w is 1 for base models, .5 for instruction-tuned ones, .2 for those that think; GRPO's clips .2 and .28. Differs: where
     no other attempt is right the teacher sees the reference.
     """
-    view = FirstOf((SuccessfulPeer(), reference_solution))
+    view = FirstOf((SuccessfulPeer(), bare_solution))
     return Recipe(RLRTAdvantage(width=width), view, teacher=live_teacher, n=GROUP)
 
 
@@ -98,9 +98,9 @@ def antisd() -> Recipe:
     """A_t = A - l phi(D), phi(u) = (softplus(u) - log 2) / 2; l is .5, and 0 from when H_T falls below .93 H_warm until it is back.
 
     Defaults: live teacher, which sees a right attempt or else the solution; H_warm is the mean H_T of the first 5 steps. Without
-    the gate training collapses. Unconfirmed: that l is 0 during these 5 steps.
+    the gate training collapses. Unconfirmed: that l is 0 during these 5 steps. Differs: without the words that say what is correct.
     """
-    view = FirstOf((SuccessfulPeer(), reference_solution))
+    view = FirstOf((SuccessfulPeer(), bare_solution))
     objective = AntiSDAdvantage(share=Hysteresis("teacher_entropy", on=0.5, share=0.93, warm_steps=5))
     return Recipe(objective, view, teacher=live_teacher, n=GROUP)
 
@@ -134,7 +134,7 @@ def rlcsd() -> Recipe:
     Defaults: l = .5, up to 4 wrong attempts as contexts, a right attempt as the right one, 8 rollouts a problem, a copy taken anew
     every 10 steps. Differs: selected and other tokens share one mean, and where no attempt is right the reference is shown.
     """
-    views = {"right": FirstOf((SuccessfulPeer(), reference_solution)), **{f"wrong {k}": FailedPeer(k) for k in range(4)}}
+    views = {"right": FirstOf((SuccessfulPeer(), bare_solution)), **{f"wrong {k}": FailedPeer(k) for k in range(4)}}
     return Recipe(RLCSDAdvantage(), views, teacher=partial(refreshed_teacher, every=10), n=GROUP)
 
 
@@ -182,7 +182,7 @@ def gear() -> Recipe:
     """A_t = A (.2 w + .9): a spike of -D above .1 opens a segment, which keeps that token's weight until the entropy rises.
 
     Defaults: 8 rollouts a problem, live teacher with the reference. Unconfirmed: how -D is scaled (0 where it is negative, and over
-    the step's largest, here) and the rule of signs. Differs: no KL to a reference policy.
+    the step's largest, here), the rule of signs, and that k is 0 outside of segments. Differs: no KL to a reference policy.
     """
     signals = {"segment": SpikeSegments()}
     return Recipe(GEARAdvantage(), reference_solution, teacher=live_teacher, signals=signals, n=GROUP)
@@ -211,8 +211,11 @@ class CEPOAdvantage(RLSDAdvantage):
 
 @method("CEPO", "2605.19436", "paper")
 def cepo(steps: int = 25) -> Recipe:
-    """A_t = A [(1 - l) + l clip(exp(sign(A) (D+ - D-)), 1 +- .5)], l from .5 to 0 over 25 steps; D- is 0 without a wrong attempt."""
-    views = {"right": reference_solution, "wrong": FailedPeer()}
+    """A_t = A [(1 - l) + l clip(exp(sign(A) (D+ - D-)), 1 +- .5)], l from .5 to 0 over 25 steps; D- is 0 without a wrong attempt.
+
+    Both solutions stand under the same words, so that the contrast is what they say.
+    """
+    views = {"right": bare_solution, "wrong": FailedPeer()}
     return Recipe(CEPOAdvantage(share=Linear(0.5, 0.0, steps)), views, n=GROUP)
 
 

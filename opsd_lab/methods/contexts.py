@@ -15,7 +15,7 @@ from torch import Tensor
 from opsd_lab.basics.controllers import BetaBandit
 from opsd_lab.basics.schedules import Linear
 from opsd_lab.contexts.peers import MixedPeers, ShortestPeer, SuccessfulPeer
-from opsd_lab.contexts.views import OWN_WORDS, OtherProblem, PartialSolution, WrittenView, reference_solution
+from opsd_lab.contexts.views import OWN_WORDS, OtherProblem, PartialSolution, Shown, WrittenView, reference_solution
 from opsd_lab.divergences import Side, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import by_majority
 from opsd_lab.methods.method import method
@@ -33,7 +33,8 @@ CONCISE = "Be concise: leave out what is not needed, and keep every step that is
 def opsd() -> Recipe:
     """JSD with beta .5 between T(. | question, solution) and S, one rollout a problem, the initial policy as teacher (version 1).
 
-    Defaults: the paper draws at temperature 1.2 and divides both sides' logits by 1.1; here the study's sampling stands.
+    Defaults: the paper draws at temperature 1.2 and divides both sides' logits by 1.1; here the study's sampling stands. Differs: the
+    mean is over the tokens of a step; `normalisation = "sequence"` is the paper's, over rollouts of the mean of each.
     """
     return Recipe(OPSD(jsd(0.5)), reference_solution)
 
@@ -43,19 +44,20 @@ def opsd_clipped() -> Recipe:
     """Sum over v of min(T log(T / S), tau), tau = .05 (version 3).
 
     Defaults: tau .05 for 1.7B and 4B, .06 for 8B, 1e-6 to 1e-7 where both sides do not think. A small tau turns the gradient round.
+    Differs: the mean, as in the JSD's.
     """
     return Recipe(OPSD(forward_kl, pointwise_clip=0.05), reference_solution)
 
 
 @method("OPSD, sampled token", "2601.18734", "code")
 def opsd_sampled_token() -> Recipe:
-    """-D log S(y), the policy-gradient form."""
+    """-D log S(y), the policy-gradient form. Differs: the mean, as in the JSD's."""
     return Recipe(SampledTokenOPSD(), reference_solution)
 
 
-def to_be_analysed(problem: Problem) -> str:
-    """Show the verified solution and ask for an analysis of it."""
-    return reference_solution(problem, closing=ANALYSE)
+def to_be_analysed(problem: Problem) -> Shown:
+    """Show the verified solution and ask for an analysis of it, and for nothing else."""
+    return Shown(reference_solution(problem, closing=ANALYSE), instruction="")
 
 
 def with_analysis(problem: Problem, text: str) -> str:
@@ -121,21 +123,25 @@ def crisp() -> Recipe:
 
 @dataclass(frozen=True)
 class WorkedExample(OtherProblem):
-    """Shows another problem with its solution, as a worked example that has nothing to do with the question."""
+    """Shows another problem with its solution, as a worked example that has nothing to do with the question, and then `closing`."""
+
+    closing: str = "Now solve the problem above."
 
     def __call__(self, problem: Problem) -> str:
         """Return the text."""
         other = self.donor(problem)
         if not other.solution.strip():
             raise ValueError(f"problem {other.id!r}, a donor, has no solution; leave it out of the donors, or give it one")
-        return f"Here is a worked example of an unrelated problem:\n{other.question}\n{other.solution}\nNow solve the problem above."
+        shown = ["Here is a worked example of an unrelated problem:", other.question, other.solution, self.closing]
+        return "\n".join(filter(None, shown))
 
 
 @method("OP2SD", "2608.09228", "code")
 def op2sd(clip: float = 0.05) -> Recipe:
     """Clipped forward KL to T(. | question, another problem with its solution).
 
-    Defaults: tau .05 (1.7B), 1e-6 (4B), 1e-7 (8B). Differs: the donors are the training problems, not a pool of their own.
+    Defaults: tau .05 (1.7B), 1e-6 (4B), 1e-7 (8B), of which the small ones turn the gradient round. Differs: the donors are the
+    training problems, not a pool of their own.
     """
     return Recipe(OPSD(forward_kl, pointwise_clip=clip), WorkedExample())
 
@@ -153,7 +159,7 @@ def atesd_fixed(share: float = 0.5) -> Recipe:
 def atesd_scheduled(steps: int = 100) -> Recipe:
     """Clipped forward KL to T(. | question, the first share of the solution, the answer), the share falling from 1 to .1.
 
-    Differs: the paper schedules no share; this is the control of its bandit, with the share a function of the step alone.
+    Differs: the paper schedules no share; this is a control for its bandit, with the share a function of the step alone.
     """
     view = PartialSolution(Linear(1.0, 0.1, steps), answer=True)
     return Recipe(OPSD(forward_kl, pointwise_clip=0.05), view)
@@ -165,7 +171,7 @@ def atesd_bandit() -> Recipe:
 
     Unconfirmed: how long a share is held (5 steps here) and the discount (.9). Differs: the Beta's two parameters are learnt
     themselves, within bounds, without a network on statistics of training and its cap on the entropy; the reward is of the share's
-    own steps, not of 20 ahead, and the teacher's log-probability of the reference is none.
+    own steps, not of 20 ahead, and leaves out the teacher's log-probability of the reference.
     """
     return Recipe(OPSD(forward_kl, pointwise_clip=0.05), PartialSolution(BetaBandit(), answer=True))
 
@@ -186,18 +192,18 @@ def u_opsd(prefix: int = 32) -> Recipe:
     """Forward KL to T(. | the shortest attempt with the majority's answer), on rollouts that disagree, their first tokens only.
 
     Defaults: the answer that most attempts give is the majority's, however few they are (tau = 0); slow moving average. Unconfirmed:
-    that tau is that threshold, forward KL, the prefix's length and the decay, .999. Differs: all disagreeing rollouts count, where
-    the paper keeps the longest but one.
+    that tau bounds the majority's share, forward KL, the prefix's length and the decay, .999. Differs: all disagreeing rollouts
+    count, where the paper keeps the longest but one.
     """
     view, teacher, rewards = ShortestPeer(), partial(ema_teacher, decay=0.999), partial(by_majority, share=0.0)
     return Recipe(OPSD(forward_kl), view, teacher=teacher, gate=incorrect_only, weights=FirstTokens(prefix), rewards=rewards, n=8)
 
 
-def own_attempt(problem: Problem, rollout: object, group: object) -> str | None:
+def own_attempt(problem: Problem, rollout: object, group: object) -> Shown | None:
     """Show a wrong attempt and ask what went wrong in it; None for an attempt that is right."""
     wrong = all(reward <= 0 for peer, reward in zip(group.rollouts, group.rewards, strict=True) if peer is rollout)
     asked = f"An attempt that is wrong:\n{rollout.text}\nSay what went wrong."
-    return f"{reference_solution(problem, closing='')}\n{asked}" if wrong else None
+    return Shown(f"{reference_solution(problem, closing='')}\n{asked}", instruction="") if wrong else None
 
 
 def with_reflection(problem: Problem, text: str) -> str:
@@ -223,7 +229,7 @@ def resd(max_new_tokens: int = 64) -> Recipe:
 
     Defaults: the floor .2 of the ratio, moving average 1e-4, 4 updates on the same rollouts. Differs: the whole vocabulary, not the
     student's 100 most probable tokens; no notes are kept from step to step; the teacher that scores sees the reference, not a stored
-    solution, and not the attempt; right rollouts do not count, where they weigh (1 - s)^a.
+    solution, and not the attempt; right rollouts do not count at all. Unconfirmed: that no gradient goes through S in the floor.
     """
     objective = OPSD(reverse_kl, target=FlooredRatio(0.2))
     view, teacher = WrittenView(own_attempt, with_reflection, max_new_tokens), partial(ema_teacher, decay=0.9999)

@@ -80,7 +80,7 @@ class OtherQuestion:
 
     def __call__(self, problem: Problem) -> Shown:
         """Return what is shown."""
-        return Shown(reference_solution(problem), question=self.other.donor(problem).question)
+        return Shown(reference_solution(problem, closing=self.other.closing), question=self.other.donor(problem).question)
 
 
 @dataclass(frozen=True)

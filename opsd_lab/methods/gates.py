@@ -62,7 +62,7 @@ class PassRateGate:
 def paced(half: int = 50) -> Recipe:
     """p (1 - p) times FKL in the first half of training, times RKL in the second; p is the problem's pass rate.
 
-    Defaults: both exponents 1. `half` is the first step of the second half. Unconfirmed: whose weights teach (the initial here).
+    Defaults: both exponents 1. `half` is the last step of the first half. Unconfirmed: whose weights teach (the initial here).
     Differs: the weights' sum divides, so that p (1 - p) compares the rollouts of one step.
     """
     objective = OPSD(Stairs((forward_kl, reverse_kl), (half,)))
@@ -77,7 +77,7 @@ def correct_rollouts() -> Recipe:
 
 @method("incorrect only", "2605.06188", "note")
 def incorrect_rollouts() -> Recipe:
-    """Reverse KL on wrong rollouts alone, which the paper finds 7 to 10 points worse than on right ones.
+    """Reverse KL on wrong rollouts alone, with which the paper's accuracy falls by 7 to 10 points.
 
     Unconfirmed: the divergence, the view and the number of rollouts.
     """
@@ -210,7 +210,7 @@ def brts(weight: float = 10.0, top_k: int = 16) -> Recipe:
 
     Differs: of right rollouts of the teacher the most probable is kept, not the one whose top k overlaps most with the student's;
     the teacher sees the solution when it writes, so there is no second try with the answer hidden; each rollout counts by the mean
-    of its tokens. Unconfirmed: k, and that the student writes one rollout.
+    of its tokens; the tokens outside of the top k are one more entry. Unconfirmed: k, and that the student writes one rollout.
     """
     best = BestOf(PerProblem(TeacherWrites(), 4), RightThenProbable())
     ours = OPSD(reverse_kl, vocab_top_k=top_k, support="student")

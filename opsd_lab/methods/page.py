@@ -1,5 +1,6 @@
 """The page of the family, `docs/methods.md`: every recipe with its formula, and what cannot be a recipe here."""
 
+import re
 import textwrap
 from importlib import resources
 
@@ -37,5 +38,6 @@ def _section(group: str) -> str:
 
 
 def _told(entry: Method) -> str:
-    told = " ".join([entry.formula, *entry.notes]).replace("*", "\\*").replace("_", "\\_")
+    parts = " ".join([entry.formula, *entry.notes]).split("`")  # every other one is code, in which nothing is a mark
+    told = "`".join(part if i % 2 else re.sub(r"([*_])", r"\\\1", part) for i, part in enumerate(parts))
     return textwrap.fill(f"**{entry.name}.** {told}", 130, break_long_words=False, break_on_hyphens=False)

@@ -88,9 +88,9 @@ def trace() -> Recipe:
     """Forward KL on key spans of right rollouts and reverse KL on error spans of wrong ones, times l, and 1 - l / .5 of GRPO.
 
     GRPO alone elsewhere; l is .5 for 10 steps and falls to 0 over 30 more. Defaults: clip .05, the teacher a copy taken anew every
-    10 steps, spans at most a quarter of the tokens. Differs: both kinds of spans count, where the paper takes one of them by how
-    strong the base is; spans are the equations that `label_steps` judges, however many; the teacher sees the answer, where the paper
-    shows a coarse type of error that a model annotates.
+    10 steps. Differs: both kinds of spans count, where the paper takes one of them by how strong the base is; spans are the
+    equations that `label_steps` judges, however many, where the paper's are at most a quarter of the tokens; the teacher sees the
+    answer, where the paper shows a coarse type of error that a model annotates.
     """
     inside = Sum((KEY_SPANS, GRPO()), (Linear(0.5, 0.0, 30, after=10), Linear(0.0, 1.0, 30, after=10)))
     teacher, marks = partial(refreshed_teacher, every=10), {"verdict": equation_verdicts}

@@ -131,10 +131,12 @@ def pbsd(beta: float = 0.1) -> Recipe:
     """-log sigma(beta [log S(y+) / T(y+) - log S(y-) / T(y-)]), y+ written by the context teacher, y- by the student.
 
     Defaults: fixed teacher, which is the reference of the margin too. Unconfirmed: beta. The gradient is that of the formula; the
-    loss that is shown is its linear form, divided by the tokens. Truncated rollouts must stay: pairs are counted by place.
+    loss that is shown is its linear form, and both are divided by the tokens of a step, not by its pairs. Truncated rollouts stay,
+    since pairs are counted by place.
     """
     sources = Together((TeacherWrites(), StudentWrites()))
-    return Recipe(PreferenceTokens(), reference_solution, source=sources, weights=PreferenceWeights(beta))
+    kept = {"truncated": "keep"}
+    return Recipe(PreferenceTokens(), reference_solution, source=sources, weights=PreferenceWeights(beta), training=kept)
 
 
 @method("OPD-RKL, top k", "2603.25562", "code")

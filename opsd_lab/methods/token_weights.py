@@ -105,7 +105,8 @@ def cl_egrsd(gamma: float = 0.1, window: int = 5) -> Recipe:
 @method("Prefix OPD", "2602.15260", "paper")
 def prefix_opd(count: int = 32) -> Recipe:
     """Reverse KL on the first k tokens, of which no more are drawn. Differs: the teacher sees the solution; k is 32 here."""
-    return Recipe(OPSD(reverse_kl), reference_solution, weights=FirstTokens(count), sampling={"max_new_tokens": count})
+    sampling, kept = {"max_new_tokens": count}, {"truncated": "keep"}
+    return Recipe(OPSD(reverse_kl), reference_solution, weights=FirstTokens(count), sampling=sampling, training=kept)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def correct_only(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def incorrect_only(rewards: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Train on rollouts without a positive reward (arXiv 2605.10889)."""
+    """Train on rollouts without a positive reward (arXiv 2605.06188)."""
     return rewards <= 0
 
 

@@ -15,7 +15,10 @@ VERDICTS = {"correct": 1.0, "incorrect": -1.0}
 
 @dataclass(frozen=True)
 class SegmentNumbers:
-    """Numbers the segments of a rollout from 0; what lies between two belongs to the first of them."""
+    """Numbers the segments of a rollout from 0; what lies between two belongs to the first of them.
+
+    A token that covers several is of the last of them, and a segment without a token of its own has no number.
+    """
 
     by: Cut = "sentences"
 
@@ -27,7 +30,9 @@ class SegmentNumbers:
         """
         tokens = texts_of(rollout)
         starts = [segment.start for segment in segments("".join(tokens), self.by)][1:]
-        return [float(sum(start < end for start in starts)) for end in accumulate(map(len, tokens))]
+        found = [sum(start < end for start in starts) for end in accumulate(map(len, tokens))]
+        number = {segment: float(i) for i, segment in enumerate(dict.fromkeys(found))}
+        return [number[segment] for segment in found]
 
 
 def equation_verdicts(problem: Problem, rollout: Rollout) -> Sequence[float]:

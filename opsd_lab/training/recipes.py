@@ -32,7 +32,7 @@ def by_answer(rewards: Rewards) -> Rewards:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One method, as data: it prints as it is written, and `training.recipe_files` reads and writes it as TOML.
+    """One method, as data: it prints as it is written, and `methods.recipe_files` reads and writes it as TOML.
 
     `view` is what the teacher sees, one view or several by name. `source` writes `n` rollouts per problem. `teacher` makes of the
     policy whose weights teach. `gate` weighs rollouts, `weights` tokens; `marks` and `signals` say more of each token, by name.

@@ -1,4 +1,8 @@
-"""Each method's defining equation on constructed tokens, against a hand calculation in float64, gradient included."""
+"""Each method's defining equation on constructed tokens, against a hand calculation in float64, gradient included.
+
+Here is what a token's loss and weight are. Means over rollouts, cuts of the importance ratio, gates and views are tested where they
+are made: `test_pieces.py`, `test_trainer.py`, `test_sources.py`.
+"""
 
 import math
 

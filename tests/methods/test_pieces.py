@@ -15,13 +15,15 @@ from opsd_lab.basics.controllers import BetaBandit, Hysteresis, RunningMean
 from opsd_lab.basics.schedules import Cosine, Linear
 from opsd_lab.contexts import ContextBuilder, Shown, WrittenView, reference_solution
 from opsd_lab.contexts.peers import FailedPeer, FirstOf, MixedPeers, ShortestPeer, SuccessfulPeer
-from opsd_lab.contexts.views import OtherProblem, PartialSolution
+from opsd_lab.contexts.views import OtherProblem, PartialSolution, needs_rollout
 from opsd_lab.divergences import Renyi, Side, SkewedKL, forward_kl, jsd, reverse_kl
 from opsd_lab.evaluation.rewards import MajorityReward
 from opsd_lab.experiments.family import RATES, family_recipes, family_search, family_study, searched_rates
 from opsd_lab.experiments.family_pieces import collapses, marginal_effects, pieces_of
 from opsd_lab.grading import Grader
 from opsd_lab.methods import METHODS
+from opsd_lab.methods.contexts import WorkedExample, own_attempt, reason_first, resd
+from opsd_lab.methods.gaps import OtherQuestion
 from opsd_lab.methods.gates import PassRateGate, RightThenProbable, all_wrong
 from opsd_lab.methods.spans import BeforeTheDrop
 from opsd_lab.methods.token_weights import LeaveOut, RockTokens
@@ -61,7 +63,7 @@ from opsd_lab.steps.marks import SegmentNumbers, equation_verdicts, first_error_
 from opsd_lab.supervision import build_examples, score_rollouts
 from opsd_lab.training import Trainer, TrainingParams, load_checkpoint, save_checkpoint
 from opsd_lab.training.start import Start, begun
-from tests.conftest import PROBLEMS, tiny_policy
+from tests.conftest import PROBLEMS, byte_tokenizer, tiny_policy
 
 PARAMS = TrainingParams(batch_size=4, learning_rate=1e-2, token_budget=4096)
 
@@ -145,6 +147,41 @@ def test_a_written_view_is_written_once_for_all_that_ask_alike_and_shown():
     assert "W: xyz" in trainer.policy.tokenizer.decode(prompts[0])
     with pytest.raises(ValueError, match="nothing else can ask it"):
         WrittenView(reference_solution, show, 5)(PROBLEMS[0])
+
+
+@pytest.mark.parametrize("view", [reason_first().view, resd().view], ids=["analysis", "reflection"])
+def test_what_the_teacher_is_asked_to_write_does_not_ask_for_the_answer_too_and_what_it_then_sees_does(view):
+    contexts, attempt = ContextBuilder(byte_tokenizer(), reference_solution), rollout("wrong")
+    seen = (attempt, Group(PROBLEMS[0], (attempt,), (0.0,))) if view.ask is own_attempt else ()
+    asked = contexts.teacher_prompt(PROBLEMS[0], view.ask, *seen)
+    texts = [byte_tokenizer().decode(ids) for ids in (asked, contexts.teacher_prompt(PROBLEMS[0], reference_solution))]
+    assert contexts.teacher.instruction not in texts[0] and PROBLEMS[0].solution in texts[0]
+    assert contexts.teacher.instruction in texts[1]
+    shown = view.show(PROBLEMS[0], "a text")
+    assert isinstance(shown, str) or shown.instruction is None
+
+
+def test_a_written_view_cannot_stand_among_others():
+    with pytest.raises(ValueError, match="a WrittenView is written by the teacher, and cannot stand among others"):
+        FirstOf((WrittenView(reference_solution, lambda problem, text: text, 5),))
+
+
+def test_a_worked_example_and_another_question_end_with_the_sentence_that_they_are_given():
+    for closing in ("Now solve the problem above.", "", "Go on."):
+        assert WorkedExample(PROBLEMS, closing)(PROBLEMS[0]).endswith(closing or WorkedExample(PROBLEMS).donor(PROBLEMS[0]).solution)
+        shown = OtherQuestion(OtherProblem(PROBLEMS, closing))(PROBLEMS[0])
+        assert shown.text.endswith(closing or PROBLEMS[0].solution) and shown.question != PROBLEMS[0].question
+
+
+@pytest.mark.parametrize("key", ["cepo", "rlcsd"])
+def test_a_contrast_shows_right_and_wrong_under_the_same_words(key):
+    views, right, wrong = METHODS[key].make().view, rollout("6 = 6"), rollout("6 = 7")
+    together = Group(PROBLEMS[0], (right, wrong), (1.0, 0.0))
+    against = views.get("wrong", views.get("wrong 0"))(PROBLEMS[0], right, together)
+    alone = Group(PROBLEMS[0], (wrong, rollout("6 = 8")), (0.0, 0.0))
+    kept = views["right"]
+    shown = kept(PROBLEMS[0], wrong, alone) if needs_rollout(kept) else kept(PROBLEMS[0])  # no attempt is right
+    assert shown.replace(PROBLEMS[0].solution, "") == against.replace(wrong.text, "")
 
 
 def test_a_written_view_with_nothing_to_ask_is_no_view():
@@ -236,6 +273,8 @@ def test_a_step_in_which_every_token_weighs_0_is_idle_and_has_every_metric():
 def test_marks_of_steps_lie_on_their_tokens():
     one = rollout("1+1=2\n2+2=5\n3+3=6")
     assert SegmentNumbers("lines")(PROBLEMS[0], one) == [0.0] * 6 + [1.0] * 6 + [2.0] * 5
+    wide = replace(one, completion_ids=(1, 2, 3), logprobs=(0.0,) * 3, tokens=("1 = 1\n2 = 2\n3", " = ", "3"))
+    assert SegmentNumbers("lines")(PROBLEMS[0], wide) == [0.0] * 3  # the first two lines have no token of their own
     verdicts = equation_verdicts(PROBLEMS[0], one)
     assert verdicts[:5] == [1.0] * 5 and verdicts[6:11] == [-1.0] * 5 and verdicts[12:] == [1.0] * 5
     assert [i for i, value in enumerate(first_error_tokens(PROBLEMS[0], one)) if value] == [6, 7, 8, 9, 10]
@@ -580,8 +619,6 @@ def test_a_source_can_write_another_number_of_rollouts_than_the_recipe_asks_for(
 
 
 def test_a_donor_without_a_solution_is_named():
-    from opsd_lab.methods.contexts import WorkedExample
-
     with pytest.raises(ValueError, match="problem 'd', a donor, has no solution"):
         WorkedExample(donors=(Problem("d", "q?", "1"),))(PROBLEMS[0])
 
