@@ -64,6 +64,6 @@ def test_what_the_context_adds_is_the_reference_minus_the_other_problem_at_the_s
     for clip in TRAINED:
         expected = means[clip_arm("reference", clip)] - means[clip_arm("other problem", clip)]
         assert found.loc[clip_name(clip), "mean"] == pytest.approx(expected)
-    assert found.loc["no clip", "low"] > 0.4 and found.loc["clip 0.001", "high"] < -0.2 and set(found["n"]) == {3}
+    assert found.loc["no clip", "low"] > 0.4 and found.loc["clip 0.001", "high"] < -0.2 and set(found["n"]) == {50}
     with pytest.raises(ValueError, match="other problem, no clip"):
         context_effects(trained[trained["arm"] != "other problem, no clip"])

@@ -217,3 +217,15 @@ def test_a_cell_that_failed_is_in_no_curve_sets_no_budget_and_takes_no_method_ou
     search += [table(f"b at {rate}", 0, 1, [1] * 10, split="validation") for rate in (0.1, 0.2)]
     search += [{**table(f"b at {rate}", 1, 1, [0] * 10), "error": "died", "split": ""} for rate in (0.1, 0.2)]
     assert choose(results(*search))["method"].tolist() == ["a", "b"]
+
+
+def test_seeds_that_were_evaluated_at_other_steps_are_one_point_of_a_curve_and_a_budget_before_the_first_is_refused():
+    rows = [table("ours", 0, step, [share] * 10, flops=100) for step, share in ((9, 0), (20, 1))]
+    rows += [table("ours", 1, step, [share] * 10, flops=100) for step, share in ((11, 1), (21, 2))]
+    found = curves(results(*rows), ["ours"])
+    assert found[["step", "n", "mean"]].values.tolist() == [[10, 2, 0.25], [20, 2, 0.75]]
+    late = results(table("cheap", 0, 1, [1] * 10, flops=10), table("dear", 0, 1, [1] * 10, flops=50))
+    with pytest.raises(
+        ValueError, match="'dear' was first evaluated after 50 flops, more than the budget of 10, and the initial policy"
+    ):
+        at_matched_cost(late, "flops")

@@ -1,5 +1,7 @@
 """The same completions under several views: one scoring, whatever the batches, interruptions and processors' number formats."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,6 +191,27 @@ def test_parts_of_an_objective_that_cannot_be_identified_are_refused_before_any_
     with pytest.raises(TypeError, match=r"objective\.log cannot be identified: .*generator"):
         score_views(policy, live_teacher(), objective, {"none": views["none"][:2]}, parts=tmp_path)
     assert not list(tmp_path.glob("part-*"))
+
+
+def test_views_that_know_other_things_of_a_rollout_are_refused_and_the_place_is_named(policy, views):
+    one, two = views["reference"], list(views["answer"])
+    for fact, value in (("outcome", 1.0), ("weight", 0.5), ("marked", {"m": (1.0,) * two[1].scored})):
+        changed = [two[0], replace(two[1], **{fact: value}), *two[2:]]
+        with pytest.raises(ValueError, match=f"example 1 of view 'answer' .* has another {fact} than that of view 'reference'"):
+            score_views(policy, live_teacher(), OPSD(), {"reference": one, "answer": changed})
+
+
+@pytest.mark.parametrize("fact", ["advantage", "pass_rate", "source", "marked", "logprobs"])
+def test_parts_are_not_used_for_rollouts_of_which_other_things_are_known(policy, views, tmp_path, fact):
+    examples = list(views["none"][:2])
+    score_views(policy, live_teacher(), OPSD(), {"none": examples}, parts=tmp_path)
+    if fact == "logprobs":
+        rollout = replace(examples[0].rollout, logprobs=tuple(value - 1 for value in examples[0].rollout.logprobs))
+        examples[0] = replace(examples[0], rollout=rollout)
+    else:
+        examples[0] = replace(examples[0], **{fact: {"m": (1.0,) * examples[0].scored} if fact == "marked" else 1})
+    with pytest.raises(ValueError, match="rollouts"):
+        score_views(policy, live_teacher(), OPSD(), {"none": examples}, parts=tmp_path)
 
 
 def test_views_of_other_completions_are_refused_and_the_place_is_named(policy, views):

@@ -189,6 +189,7 @@ NOT_JUDGED_FALSE = {
         "Assume the opposite. Then 2 + 2 = 5.",
         "He thinks 2 + 2 = 5",
     ],
+    "a dash that may be a minus": ["- 5 + 3 = -2", "First:\n- 5 + 3 = -2", "- 2 * 3 + 1 = -5", "- 7 - 1 = -8"],
     "other rules": [
         r"$1 + 1 = 10_2$",
         "1 + 1 = 10₂",

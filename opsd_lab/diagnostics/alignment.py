@@ -98,6 +98,9 @@ def step_gap(table: TokenTable, column: str = "gap", by: By = "label") -> pd.Dat
         units, means, first = (rows.units, values, np.arange(len(values)))
         if per == "step":
             units, means, first = rows.units.averages(values, rows.units.step)
+            if "error_phase" in groups:  # a step that holds the first error is its step, wherever in it the error begins
+                erring = np.unique(rows.units.step[groups["error_phase"] == "first_error"])
+                groups["error_phase"] = np.where(np.isin(rows.units.step, erring[erring >= 0]), "first_error", groups["error_phase"])
         for keys in product(*known):
             if per == "step" and keys[0] == "none":
                 continue  # tokens in no step are no step

@@ -46,7 +46,7 @@ def score_steps(
     Raises:
         ValueError: when there is not one annotation per rollout, or a wrong step lies in no segment.
     """
-    rollouts = list(table.frame.groupby("rollout", sort=True))
+    rollouts = list(table.frame.sort_values(["rollout", "position"]).groupby("rollout", sort=True))
     if len(rollouts) != len(wrong_steps):
         raise ValueError(f"score_steps: {len(wrong_steps)} annotations for {len(rollouts)} rollouts")
     parts = []

@@ -64,7 +64,8 @@ def drift(tables: Sequence[TokenTable] | Mapping[int, TokenTable], max_new_token
     `length` is the mean number of tokens; `truncation_rate` the share of rollouts of `max_new_tokens` tokens that do not end in a
     special token; `repetition` the mean over rollouts of the share of 4-grams of tokens that occurred in the rollout before
     (seq-rep-4, arXiv 1908.04319; rollouts of fewer tokens have none and do not count); `student_entropy` the mean over tokens
-    (nats); `leakage_rate` the share of rollouts that hold one of `LEAKAGE_PHRASES`.
+    (nats); `leakage_rate` the share of rollouts that hold one of `LEAKAGE_PHRASES`. All of it is of what the tables hold: where a
+    run leaves cut rollouts or their last tokens out (`TrainingParams.truncated`), or a gate keeps rollouts back, they do not count.
 
     Raises:
         ValueError: when there is no table, one is empty, or one has a rollout of more than `max_new_tokens` tokens.

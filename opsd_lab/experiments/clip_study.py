@@ -17,7 +17,7 @@ from opsd_lab.policies.policy import Policy
 from opsd_lab.policies.teachers import fixed_teacher
 from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import HFSampler, SamplingParams, sample_rollouts
-from opsd_lab.studies.results import arm_table
+from opsd_lab.studies.results import arm_table, final_rows
 from opsd_lab.studies.study import Study
 from opsd_lab.supervision import build_examples, score_rollouts
 from opsd_lab.training.clipping import COSINE, ClipMeasured, clip_cosine_of_weights
@@ -99,7 +99,8 @@ def context_effects(results: pd.DataFrame) -> pd.DataFrame:
         reference, other = clip_arm("reference", clip), clip_arm("other problem", clip)
         row = arm_table(results, other, order=[other, reference]).set_index("arm").loc[reference]
         numbers = dict(zip(("mean", "low", "high"), row[["difference", "difference_low", "difference_high"]], strict=True))
-        found.append({"clip": clip_name(clip), **numbers, "n": int(row["n"]), "unit": "seeds"})
+        problems = int(final_rows(results)["n"].max())
+        found.append({"clip": clip_name(clip), **numbers, "n": problems, "unit": "problems"})
     return pd.DataFrame(found)
 
 

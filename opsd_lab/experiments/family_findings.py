@@ -68,7 +68,7 @@ def family_findings(tables: Mapping[str, pd.DataFrame], best: int = 3) -> list[s
     for task, rows in compared.groupby("task", sort=False):
         fallen = collapses(tables[task])
         gone = fallen["arm"].nunique() if len(fallen) else 0
-        start = (rows["accuracy"] - rows["mean"]).iloc[0]
+        start = (rows["accuracy"] - rows["mean"]).mean()  # of each method the same; NaN of one that failed
         where = f"On {TASK_NAMES.get(task, task)}"
         told.append(
             f"{where} {(rows['low'] > 0).sum()} of {len(rows)} methods end above the initial policy ({number(start, 2)}), "
@@ -113,7 +113,7 @@ def collapsed_methods(tables: Mapping[str, pd.DataFrame], **where: str | float) 
                 metric, pair = first.removesuffix(", first"), (first, first.replace(", first", ", last"))
                 row[metric] = " → ".join(number(cells[name].mean()) for name in pair)
             rows.append(row | {"error": "; ".join(dict.fromkeys(filter(None, cells["error"])))})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["task", "method", "seeds", "step", "error"])
 
 
 def search_gains(search: pd.DataFrame, split: str = "validation") -> pd.DataFrame:
@@ -151,6 +151,8 @@ def _listed(words: list[str]) -> str:
 def _rank_correlation(both: pd.DataFrame) -> str:
     """Return Spearman's coefficient with its 95 % interval, by Fisher's transformation with the variance of Bonett and Wright."""
     found, count = float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic), len(both)
+    if count < 4:  # too few for an interval
+        return number(found, 2)
     half = norm.ppf(0.975) * sqrt((1 + found**2 / 2) / (count - 3))
     centre = atanh(min(max(found, -1 + 1e-9), 1 - 1e-9))
     return interval(found, tanh(centre - half), tanh(centre + half))

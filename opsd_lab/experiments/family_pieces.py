@@ -136,7 +136,8 @@ def collapses(results: pd.DataFrame, split: str = "test", share: float = 0.5, wa
         floors[name] = share * float(start.loc[start["split"] == name, "accuracy"].mean())
     traces = [name for name in results if name.startswith("trace_")]
     found = []
-    for (arm, seed), cell in results[results["step"] > 0].groupby(["arm", "seed"], sort=False):
+    trained = (results["step"] > 0) | (results["error"] != "")  # a cell may fail before its first evaluation
+    for (arm, seed), cell in results[trained].groupby(["arm", "seed"], sort=False):
         own = {name: cell[(cell["error"] == "") & (cell["split"] == name)].sort_values("step") for name in floors}
         error, last = "; ".join(cell.loc[cell["error"] != "", "error"]), own[split]["accuracy"].tail(1)
         if not error and len(last) and last.item() >= floors[split]:

@@ -132,7 +132,8 @@ def measure_premise(
     Raises:
         ModuleNotFoundError, ValueError: as `Premise.problems` does, and when the file holds another measurement.
     """
-    own, sampler = policy_parts(policy) | versions(), sampler or HFSampler(policy, progress=False)
+    sampler = sampler or HFSampler(policy, progress=False)
+    own = policy_parts(policy) | versions() | parts_of("grader", grader)
     chosen = {name: premise.problems(name, grader) for name in premise.sets}
     wanted: dict[str, Asked] = {}
     for name, (problems, views) in chosen.items():

@@ -7,6 +7,8 @@ import functools
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 
@@ -90,7 +92,11 @@ def library_version(module: str | None) -> str | None:
     places = [getattr(loaded, "__file__", None) or "", *getattr(loaded, "__path__", ())]
     if not any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places):
         return None
-    return str(getattr(loaded, "__version__", "")).partition("+")[0]
+    version = getattr(loaded, "__version__", None)
+    if version is None:  # the package says it, where the module does not
+        with suppress(metadata.PackageNotFoundError, KeyError, IndexError):
+            version = metadata.version(metadata.packages_distributions()[top][0])
+    return str(version or "").partition("+")[0]
 
 
 def library_name(value: object) -> str | None:

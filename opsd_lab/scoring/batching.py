@@ -52,6 +52,13 @@ class Example:
         return self.rollout.completion_ids[: self.scored]
 
     @property
+    def facts(self) -> dict[str, object]:
+        """What is known of the rollout beside its tokens, by name."""
+        marked = {name: tuple(values) for name, values in self.marked.items()}
+        plain = ("scored", "weight", "advantage", "outcome", "pass_rate", "source")
+        return {name: getattr(self, name) for name in plain} | {"marked": marked}
+
+    @property
     def prompt_lengths(self) -> list[int]:
         """The lengths of all prompts, the student's first; views without one are left out."""
         return [len(ids) for ids in (self.prompts.student_ids, *self.prompts.teachers.values()) if ids is not None]

@@ -27,6 +27,7 @@ NEAR = 120  # characters
 MACHINE_DIGITS = 15  # significant digits of a number that a machine rounded
 MACHINE_PRECISION = Fraction(1, 10**12)
 CLOSE = Fraction(1, 50)  # of the result, that rounded decimals may have moved it
+LONE_DASH = re.compile(r"(?:\A|\n)[ \t]*-[ \t]+\Z")
 
 
 def arithmetic_steps(text: str) -> list[Step]:
@@ -109,6 +110,11 @@ def _alike(left: Side, right: Side, counted: str) -> bool:
 def _has_another_reading(text: str, left: Side, right: Side) -> bool:
     if left.grouped() == right.value or left.value == right.grouped():
         return True
+    # "- 5 + 3 = -2" at the beginning of a line: its dash may be a list's or the first number's.
+    if LONE_DASH.search(text[max(0, left.start - NEAR) : left.start]):
+        signed = arithmetic_steps("-" + text[left.start : right.end])
+        if signed and signed[0].label == "correct":
+            return True
     # "500 \\div 13 = 13 \\cdot 38 + 6", and "4 * 3 = 2(4) + 3(3)" where the star is an operation of its own.
     if left.divides and REMAINDER.search(text[max(0, left.start - NEAR) : right.end + NEAR]):
         return True

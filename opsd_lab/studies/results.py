@@ -119,7 +119,9 @@ def curves(results: pd.DataFrame, arms: Sequence[str], cost: Cost = "step", spli
         cells = rows[(rows["arm"] == arm) & (rows["step"] > 0)]
         if cells.empty:
             raise ValueError(f"arm {arm!r} was not trained and evaluated on {split!r}")
-        for step, at in pd.concat([start, cells]).groupby("step"):
+        cells = cells.sort_values("step").assign(at=lambda c: c.groupby("seed").cumcount() + 1)  # seeds may differ in the very step
+        for _, at in pd.concat([start.assign(at=0), cells]).groupby("at"):
+            step = round(at["step"].mean())
             about = {"arm": arm, "split": split, "step": step, "cost": cost, "spent": float(at[cost].mean()) if step else 0.0}
             found.append(about | seed_interval(at["accuracy"], within=SHARE).as_dict() | {"problems": int(at["n"].max())})
     return pd.DataFrame(found)
@@ -134,7 +136,8 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
     study's table, of which the rows of one `split` are read; `cost` names the column that is spent. Cells that failed are left out.
 
     Raises:
-        ValueError: when no arm was trained, or none spent any, or when this cost could not be counted for some arm (NaN).
+        ValueError: when no arm was trained, or none spent any, when this cost could not be counted for some arm (NaN), or when an arm
+            was not evaluated before the budget was spent.
     """
     rows = _finished(results, split)
     if uncounted := sorted(set(rows.loc[(rows["step"] > 0) & rows[cost].isna(), "arm"])):
@@ -152,7 +155,12 @@ def at_matched_cost(results: pd.DataFrame, cost: Cost, split: str = "test", budg
         cell = cell.sort_values("step")
         first = [start[seed]] if seed in start.index else ([start.mean()] if len(start) else [])
         costs = np.array([*[0.0] * len(first), *cell[cost]], dtype=float)
-        found.setdefault(arm, []).append(float(np.interp(budget, costs, [*first, *cell["accuracy"]], left=np.nan)))
+        if costs[0] > budget:
+            raise ValueError(
+                f"at_matched_cost: {arm!r} was first evaluated after {costs[0]:g} {cost}, more than the budget of {budget:g}, and "
+                "the initial policy was not evaluated; give a larger budget, or evaluate the initial policy as well"
+            )
+        found.setdefault(arm, []).append(float(np.interp(budget, costs, [*first, *cell["accuracy"]])))
     about = {"split": split, "cost": cost, "budget": budget}
     return pd.DataFrame([{"arm": arm, **about, **seed_interval(values, within=SHARE).as_dict()} for arm, values in found.items()])
 

@@ -38,6 +38,7 @@ def kept_rollouts(
     path, note = Path(folder) / ROLLOUTS, Path(folder) / NOTE
     of = policy_parts(policy) | versions()
     of |= parts_of("problems", list(problems)) | parts_of("sampling", params) | parts_of("chat", chat)
+    of["sampler"] = type(sampler).__qualname__ if sampler else HFSampler.__qualname__
     if path.exists():
         known = json.loads(note.read_text()) if note.exists() else {}
         if other := differences(known, of):

@@ -92,9 +92,10 @@ def fingerprint(
             known = {p.data_ptr() for p in [*theirs.model.parameters(), *policy.model.parameters(), *whose.state().values()]}
             parts |= parts_of(f"the {side}'s kind", whose, known) | policy_parts(theirs, f"the {side}")
     parts |= parts_of("objective", objective) | parts_of("weights", weights)
+    first = next(iter(views.values()), ())
+    facts = [[e.prompts.student_ids, e.rollout.completion_ids, e.rollout.logprobs, *e.facts.values()] for e in first]
+    parts["rollouts"] = f"#{digest(facts)}"
     for name, examples in views.items():
-        rollouts = [(e.prompts.student_ids, e.rollout.completion_ids, e.scored, e.weight, e.advantage, e.outcome) for e in examples]
-        parts["rollouts"] = f"#{digest(rollouts)}"
         parts[f"view {name!r}"] = f"#{digest([dict(e.prompts.teachers) for e in examples])}"
     return parts | dict(zip(LIMITS, map(str, limits), strict=True)) | versions()
 

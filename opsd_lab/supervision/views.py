@@ -186,6 +186,12 @@ def _check_views(views: Mapping[str, Sequence[Example]]) -> Sequence[Example]:
                     f"score_views: example {i} of view {name!r} (problem {example.rollout.problem_id!r}) is another completion than "
                     f"that of view {first!r}; build every view's examples from the same rollouts, in the same order"
                 )
+            ours, theirs = example.facts, known.facts
+            if other := [fact for fact in ours if repr(ours[fact]) != repr(theirs[fact])]:  # NaN is NaN
+                raise ValueError(
+                    f"score_views: example {i} of view {name!r} (problem {example.rollout.problem_id!r}) has another {other[0]} than "
+                    f"that of view {first!r}; what is known of a rollout is the same under every view"
+                )
     return examples
 
 

@@ -101,6 +101,14 @@ def test_the_step_gap_averages_tokens_and_steps():
     assert np.isnan(empty["mean"]) and empty[counts].tolist() == [0] * 4
 
 
+def test_a_step_in_whose_middle_the_first_error_begins_is_the_step_of_the_first_error():
+    phases = ["before", "before", "before", "first_error", "after"]
+    steps = {"step": [0, 0, 1, 1, 2], "label": ["correct", "correct", "incorrect", "incorrect", "correct"]}
+    result = step_gap(build({"gap": [0.0, 0, -1, -3, 5], "error_phase": phases} | steps), by="error_phase")
+    assert [row(result, "step", phase)["mean"] for phase in ("before", "first_error", "after")] == [0, -2, 5]
+    assert row(result, "token", "before")["mean"] == pytest.approx(-1 / 3)
+
+
 def test_the_step_gap_by_error_phase_compares_with_the_tokens_before():
     result = step_gap(STEPS, by="error_phase")
     assert result["error_phase"].tolist() == ["before", "first_error", "after", "first_error - before", "after - before"] * 2

@@ -116,5 +116,13 @@ def test_collapsed_methods_are_told_with_their_seeds_steps_and_metrics():
     both = collapsed_methods({"sheet": frame, "chain": whole.assign(trace_entropy=[[]] * len(whole))}).set_index(["task", "method"])
     assert both.loc[("sheet", "TIP"), ["seeds", "error"]].tolist() == ["1 of 3", "no rollout is right"]
     assert both.loc[("chain", "SRPO"), "seeds"] == "3 of 3"
+    at_once = frame.assign(step=frame["step"].where(frame["error"] == "", 0), split=frame["split"].where(frame["error"] == "", ""))
+    assert collapsed_methods({"sheet": at_once}).set_index("method").loc["TIP", "seeds"] == "1 of 3"  # before any evaluation
     none = made({"base": 0.3, "opsd": 0.5}, 0)
-    assert collapsed_methods({"sheet": none}).empty
+    empty = collapsed_methods({"sheet": none})
+    assert empty.empty and {"task", "method", "seeds"} <= set(empty)
+
+
+def test_two_tasks_with_few_methods_in_common_have_a_rank_correlation_without_an_interval():
+    frames = {"sheet": made({"base": 0.3, "opsd": 0.5, "tip": 0.6}, 0), "chain": made({"base": 0.3, "opsd": 0.5, "tip": 0.6}, 1)}
+    assert family_findings(frames)[-1] == "Over 2 methods the rank correlation of the two tasks' accuracies is 1.00."
