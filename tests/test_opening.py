@@ -107,6 +107,48 @@ def test_a_hub_set_is_read_by_its_name_or_by_columns(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     problems, _ = open_problems("hub:gsm8k")
     assert problems[0].answer == "24" and problems[0].solution == "He has 48/2=24 left."
-    again, report = open_problems("hub:openai/gsm8k/test")
+    for name in ("hub:gsm8k/test", "hub:openai/gsm8k/test", "hub:openai/gsm8k/main/test"):
+        (one,) = open_problems(name).problems  # the set's own columns and config, however it is named
+        assert (one.answer, one.solution) == (problems[0].answer, problems[0].solution)
+    again, report = open_problems("hub:someone/sums/hard/test")
     assert again[0].answer == "24" and report.changed[opening.SPLIT] == 1 and report.ignored == ("other",)
-    assert asked == [("openai/gsm8k", {"name": "main", "split": "train"}), ("openai/gsm8k", {"name": None, "split": "test"})]
+    open_problems("hub:someone/sums", {"question": "question", "answer": "answer"})
+    kept = ("openai/gsm8k", {"name": "main", "split": "test"})
+    assert asked[:4] == [("openai/gsm8k", {"name": "main", "split": "train"}), kept, kept, kept]
+    assert asked[4:] == [("someone/sums", {"name": "hard", "split": "test"}), ("someone/sums", {"name": None, "split": "train"})]
+    with pytest.raises(ValueError, match="'hub:sums' names no data set; write hub:owner/name/split, hub:owner/name/config/split"):
+        open_problems("hub:sums")
+    for name in ("hub:gsm8k", "builtin:one_step/train"):
+        with pytest.raises(ValueError, match=f"{name} has columns that are known; leave data.columns out"):
+            open_problems(name, {"question": "q"})
+
+
+def test_a_csv_row_that_cannot_be_read_is_one_row_and_those_behind_it_are_read(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = [f"What is {i} + 1?,{i + 1}" for i in range(1, 8)]
+    rows[1], rows[3] = "caf\xe9?,2", '"a"b,2'
+    path.write_bytes("\n".join(["question,answer", *rows]).encode("latin-1") + b"\n")
+    problems, report = open_problems(str(path))
+    assert [problem.answer for problem in problems] == ["2", "4", "6", "7", "8"] and report.rows == 7
+    assert "is not UTF-8: byte 0xe9" in str(report) and "is not valid CSV: " in str(report)
+    assert [row.number for row in report.left_out] == [3, 5]
+    path.write_bytes(b'question,answer\n"an open quote,2\n' + b"What is 1 + 1?,2\n" * 3)
+    with pytest.raises(ValueError, match=r"line 2.*is not valid CSV: unexpected end of data, with all up to line 5"):
+        open_problems(str(path))
+    path.write_bytes("q\xe9,answer\nx,2\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        open_problems(str(path))
+
+
+def test_a_file_of_json_is_read_by_the_names_of_all_its_rows(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [
+        {"question": "1 + 1?", "answer": "2", "source": "a"},
+        {"question": "2 + 1?", "answer": "3", "solution": "2 + 1 = 3", "id": "b"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    problems, report = open_problems(str(path))
+    assert problems[1].solution == "2 + 1 = 3" and problems[1].id == "b" and report.ignored == ("source",)
+    path.write_text("\n".join(map(json.dumps, [{"question": "lacks an answer"}, *rows])))
+    problems, report = open_problems(str(path))
+    assert len(problems) == 2 and "answer: is missing" in str(report)

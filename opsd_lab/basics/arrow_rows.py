@@ -41,7 +41,11 @@ def arrow_rows(path: Path, chosen: Callable[[Sequence[str]], list[str]]) -> Iter
             for batch in file.iter_batches(batch_size=ROWS, columns=columns):
                 total += batch.nbytes
                 if total > LARGEST:
-                    yield number, None, f"unfolds to more than {LARGEST // MIB:,} MiB; split it, or pass it to from_dataset"
+                    yield (
+                        number,
+                        None,
+                        f"unfolds to more than {LARGEST // MIB:,} MiB, and no more was read; split it, or pass it to from_dataset",
+                    )
                     return
                 for row in plain_rows(batch):
                     yield number, row, ""

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ except ImportError:  # Windows: what killed processes leave stays there, because
 
 SUFFIX = ".partial"
 PATIENCE = 1.0  # seconds
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 YOURS = "write into a folder that is yours"
 REMEDIES = {
     errno.ENOSPC: "free some space on that disk, or write elsewhere",
@@ -119,7 +121,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         BlockingIOError: when another one does, and still does after a second; who only asks `is_locked` holds it for a moment.
     """
     deadline = time.monotonic() + PATIENCE
-    while (handle := _locked(folder, wait=False)) is None and fcntl is not None and time.monotonic() < deadline:
+    while (handle := _locked(folder, wait=False, or_without=True)) is None and fcntl is not None and time.monotonic() < deadline:
         time.sleep(0.05)
     if handle is None and fcntl is not None:
         raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing there; wait for it, or name another folder", str(folder))
@@ -130,21 +132,27 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process holds a folder."""
-    handle = _locked(folder, wait=False)
+    """Return whether a process holds a folder, as far as the file system can tell."""
+    handle = _locked(folder, wait=False, or_without=True)
     _close(handle)
     return handle is None and fcntl is not None and folder.is_dir()
 
 
-def _locked(folder: Path, *, wait: bool) -> int | None:
-    """Return a handle that holds the folder's lock, or None: another has it, or this system has no locks there."""
+def _locked(folder: Path, *, wait: bool, or_without: bool = False) -> int | None:
+    """Return a handle that holds the folder's lock, or None: another has it, or there is no such folder.
+
+    Where the file system has no locks, `or_without` takes a handle that holds nothing; a warning says so.
+    """
     if fcntl is None:
         return None
     handle = None
     try:
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+    except OSError as error:
+        if or_without and handle is not None and error.errno in NO_LOCKS:
+            warnings.warn(f"{folder} lies where files have no locks: see to it that one process alone writes there", stacklevel=4)
+            return handle
         _close(handle)
         return None
     return handle

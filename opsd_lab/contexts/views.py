@@ -34,6 +34,7 @@ SHOWN_BEGINNING = "Here is the beginning of a verified solution:"
 SHOWN_ANSWER = ("The verified answer is ", ". Derive it step by step.")  # before and after the answer
 SHOWN_HINTS = ("Hints:", "- ")  # above the hints, and before each
 BLANK = "___"
+LONGEST_WORD = 100  # characters; some scripts, and formulas, have no blanks
 OWN_WORDS = "Do not copy it: understand it, then derive the answer again in your own words."
 
 
@@ -118,7 +119,7 @@ class PartialSolution:
         """Return the text."""
         solution = _solution(problem)
         end = round(self.fraction * len(solution))
-        end += len(re.match(r"\S*", solution[end:]).group())
+        end += len(re.match(rf"\S{{0,{LONGEST_WORD}}}", solution[end:]).group())
         answer = problem.answer.join(SHOWN_ANSWER) if self.answer else ""
         return "\n".join(part for part in (SHOWN_BEGINNING, solution[:end], answer, self.closing) if part)
 
@@ -157,7 +158,7 @@ def replace_answer(problem: Problem) -> str:
 def _without_answer(problem: Problem, other: str, remedy: str) -> str:
     """Return the solution with another text wherever the answer stands; not within a longer number or word."""
     solution, answer = _solution(problem), problem.answer
-    before = r"(?<![\d.,])" if re.match(r"-?\d", answer) else r"(?<!\w)" if answer[:1].isalpha() else ""
+    before = r"(?<!\d)(?<!\d[.,])" if re.match(r"-?\d", answer) else r"(?<!\w)" if answer[:1].isalpha() else ""
     after = r"(?![\d]|[.,]\d)" if answer[-1:].isdigit() else r"(?!\w)" if answer[-1:].isalpha() else ""
     changed, count = re.subn(f"{before}{re.escape(answer)}{after}", lambda _: other, solution)
     if not count:

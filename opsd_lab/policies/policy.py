@@ -140,8 +140,9 @@ def load_policy(name: str | Path = NAME, *, dtype: str | torch.dtype = "auto", d
     if find_adapter_config_file(str(source)) is not None:
         return _load_adapter(str(source), dtype=dtype, device=device)
     place = usable_device(device)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    # False, not left out: transformers would ask at the terminal whether to run the code.
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
     if dtype == "auto" and model.dtype == torch.bfloat16 and place.type == "cpu" and not multiplies_bfloat16():
         model = model.float()
     return Policy(str(name), model.to(place), tokenizer)
@@ -182,7 +183,7 @@ def _load_adapter(source: str, *, dtype: str | torch.dtype, device: str | None) 
     model = PeftModel.from_pretrained(base.model, source, is_trainable=True)
     # Training code often saves the tokenizer beside the adapter, with a chat template of its own.
     own = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
-    return Policy(base.name, model, AutoTokenizer.from_pretrained(source) if own else base.tokenizer)
+    return Policy(base.name, model, AutoTokenizer.from_pretrained(source, trust_remote_code=False) if own else base.tokenizer)
 
 
 def multiplies_bfloat16() -> bool:

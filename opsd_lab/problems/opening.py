@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +13,12 @@ from opsd_lab.problems.hub import hub_rows
 from opsd_lab.problems.problem import FIELDS, NEEDED, BadRow, Fault, Problem, checked_fields
 from opsd_lab.problems.reasoning_gym import reasoning_gym_problems
 from opsd_lab.problems.reference_answers import split_boxed_answer, split_gsm8k_answer
-from opsd_lab.problems.rows import Fields, Row, csv_rows, json_rows, parquet_rows
+from opsd_lab.problems.rows import Fields, Reader, Row, csv_rows, json_rows, parquet_rows
 from opsd_lab.problems.word_problems import builtin
 
 ENDINGS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
 SHOWN = 5
+LOOKED_AT = 1000  # of a file's JSON objects, for the names that they have
 SPLIT = "answer taken out of a whole solution"
 
 
@@ -41,7 +43,7 @@ class Report:
         if self.left_out:
             lines.append(f"  the first that was left out: {self.left_out[0]}")
         if self.ignored:
-            lines.append(f"  columns that were not read: {', '.join(self.ignored)}")
+            lines.append(f"  columns that were not read: {', '.join(map(repr, self.ignored))}")
         return "\n".join(lines)
 
 
@@ -59,8 +61,8 @@ def open_problems(
 
     Args:
         name: "builtin:one_step/train" and its like; "gym:chain_sum/0/500", the first 500 that reasoning-gym draws of a task with
-            seed 0; "hub:openai/gsm8k/train", or "hub:" with a name of `COLUMN_MAPS`; else a file: JSONL, CSV, TSV or Parquet, maybe
-            with .gz behind.
+            seed 0; "hub:openai/gsm8k/main/train", a set with its split, and its config where it has several, or "hub:gsm8k/test",
+            a name of `COLUMN_MAPS` with a split or without; else a file: JSONL, CSV, TSV or Parquet, maybe with .gz behind.
         columns: the column of each field of `Problem`, where they are called otherwise; whole solutions in the place of answers are
             taken apart.
         limit: how many rows are read at most; None for all.
@@ -74,6 +76,7 @@ def open_problems(
     kind, _, rest = name.partition(":")
     report = Report(name)
     if kind in ("builtin", "gym"):
+        _refuse_columns(name, columns)
         family, _, split = rest.partition("/")
         made = builtin(family, split) if kind == "builtin" else _from_gym(name, family, split)
         return _opened(name, ((i, vars(problem), []) for i, problem in enumerate(made)), limit, "row", report)
@@ -93,7 +96,7 @@ def open_problems(
         return _reader(names, columns, required, name, report)
 
     if ENDINGS[ending] == "json":
-        rows: Iterable[Row] = json_rows(path, _by_first_row(reader))
+        rows: Iterable[Row] = json_rows(path, _by_names(path, reader))
     else:
         rows = parquet_rows(path, reader) if ending == ".parquet" else csv_rows(path, reader, ENDINGS[ending])
     return _opened(stem(path), rows, limit, "row" if ending == ".parquet" else "line", report)
@@ -164,25 +167,47 @@ def _tolerant(fields: Fields, required: Sequence[str], report: Report) -> Fields
     return read
 
 
-def _by_first_row(reader: Any) -> Fields:
-    made: list[Fields] = []
+def _by_names(path: Path, reader: Reader) -> Fields:
+    """Return what makes fields of a file's objects, whose names may differ from line to line."""
+    names: dict[str, None] = {}
+
+    def see(row: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+        names.update(dict.fromkeys(row))
+        return {}, []
+
+    for _ in islice(json_rows(path, see), LOOKED_AT):
+        pass
+    fields = reader(list(names))[1]
 
     def read(row: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-        if not made:
-            made.append(reader(list(row))[1])
-        return made[0](row)
+        found, faults = fields(row)
+        return found, [fault for fault in faults if fault[0] != "id" or "id" in row]  # a row without one is numbered
 
     return read
 
 
 def _from_hub(name: str, columns: Mapping[str, str] | None, required: Sequence[str], report: Report) -> Iterator[Row]:
-    if name in COLUMN_MAPS:
-        column_map = COLUMN_MAPS[name]
-        return hub_rows(
-            column_map.hub_id, column_map.config, column_map.split, lambda names: _mapped(column_map, names, required, report)
-        )
-    repository, _, split = name.rpartition("/") if name.count("/") > 1 else (name, "", "train")
-    return hub_rows(repository, None, split, lambda names: _reader(names, columns, required, name, report))
+    parts = name.split("/")
+    if parts[0] in COLUMN_MAPS and len(parts) <= 2:
+        _refuse_columns(f"hub:{name}", columns)
+        known = COLUMN_MAPS[parts[0]]
+        split = parts[1] if len(parts) == 2 else known.split
+        return hub_rows(known.hub_id, known.config, split, lambda names: _mapped(known, names, required, report))
+    if not 2 <= len(parts) <= 4:
+        kinds = "hub:owner/name/split, hub:owner/name/config/split, or hub: with one of " + ", ".join(COLUMN_MAPS)
+        raise ValueError(f"'hub:{name}' names no data set; write {kinds}")
+    repository, config, split = "/".join(parts[:2]), parts[2] if len(parts) == 4 else None, parts[-1] if len(parts) > 2 else "train"
+    mapped = next((one for one in COLUMN_MAPS.values() if one.hub_id == repository), None)
+    if mapped is not None and config in (None, mapped.config):
+        config = mapped.config
+        if not columns:
+            return hub_rows(repository, config, split, lambda names: _mapped(mapped, names, required, report))
+    return hub_rows(repository, config, split, lambda names: _reader(names, columns, required, name, report))
+
+
+def _refuse_columns(name: str, columns: Mapping[str, str] | None) -> None:
+    if columns:
+        raise ValueError(f"{name} has columns that are known; leave data.columns out")
 
 
 def _mapped(column_map: ColumnMap, names: Sequence[str], required: Sequence[str], report: Report) -> tuple[list[str], Fields]:

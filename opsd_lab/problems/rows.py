@@ -31,38 +31,71 @@ def json_rows(path: Path, fields: Fields) -> Iterator[Row]:
             if line.strip():
                 yield number, *decoded(line, fields)
     except Unreadable as error:
-        yield number + 1, {}, [("", str(error))]
+        yield number + 1, {}, [("", f"{error}; nothing behind it was read")]
 
 
 def csv_rows(path: Path, reader_of: Reader, delimiter: str = ",") -> Iterator[Row]:
     """Yield the rows of a file of separated values, each with the line on which it begins; the first line names the columns.
 
+    A row that cannot be read is a fault, and the next one is read. Where a quote takes more lines into such a row, the fault says so.
+
     Raises:
         ValueError: when a wanted column does not exist.
         OSError: when the file is not there, or may not be read.
     """
-    reader = csv.reader((_text(line) for line in read_lines(path)), delimiter=delimiter, strict=True)
+    undecoded: dict[int, str] = {}
+    reader = csv.reader(_decoded_lines(path, undecoded), delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(LONGEST_LINE)
     start = 1
     try:
         names = [name.strip() for name in next(filter(None, reader), [])]
+        if undecoded:
+            yield 1, {}, [("", next(iter(undecoded.values())))]
+            return
         if twice := sorted({name for name in names if names.count(name) > 1}):
             yield 1, {}, [("", f"names the columns {twice} twice")]
             return
         _, fields = reader_of(names)
         start = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(names):
+        for cells in _cells(reader):
+            faults = [undecoded.pop(line) for line in range(start, reader.line_num + 1) if line in undecoded]
+            if isinstance(cells, csv.Error):
+                taken = f", with all up to line {reader.line_num}" if reader.line_num > start else ""
+                yield start, {}, [("", f"is not valid CSV: {cells}{taken}")]
+            elif faults:
+                yield start, {}, [("", faults[0])]
+            elif cells and len(cells) != len(names):
                 yield start, {}, [("", f"has {len(cells)} cells, the first line names {len(names)} columns")]
             elif cells:
                 yield start, *fields(dict(zip(names, cells, strict=True)))
             start = reader.line_num + 1
-    except csv.Error as error:
+    except csv.Error as error:  # in the first line
         yield start, {}, [("", f"is not valid CSV: {error}")]
     except Unreadable as error:
-        yield reader.line_num + 1, {}, [("", str(error))]
+        yield reader.line_num + 1, {}, [("", f"{error}; nothing behind it was read")]
     finally:
         csv.field_size_limit(limit)
+
+
+def _cells(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
+    """Yield each row's cells, or what is wrong with it."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield error
+
+
+def _decoded_lines(path: Path, undecoded: dict[int, str]) -> Iterator[str]:
+    """Yield a file's lines; of those that are not UTF-8, what is wrong goes into `undecoded`, by the line's number."""
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            yield _text(line)
+        except Unreadable as error:
+            undecoded[number] = str(error)
+            yield line.decode("utf-8-sig", "replace")
 
 
 def parquet_rows(path: Path, reader_of: Reader) -> Iterator[Row]:
