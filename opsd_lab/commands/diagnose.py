@@ -77,12 +77,13 @@ def diagnose(
         seed: that of sampling.
     """
     policy, plan, teacher = policy_named(model, recipe, step)
-    name, problems = problems_for(plan, data, columns, limit)
+    name, problems = problems_for(plan, data, columns, limit if rollouts is None else None)
     chat, teacher_chat = (ChatFormat(), ChatFormat()) if plan is None else (plan.student_format, plan.teacher_format)
     params = sampling_of(plan, 512, temperature=temperature, max_new_tokens=max_new_tokens, n=n, seed=seed)
     written = _rollouts(rollouts, out, policy, problems, chat, params)
     known = {rollout.problem_id for rollout in written}
-    problems = [problem for problem in problems if problem.id in known]
+    problems = [problem for problem in problems if problem.id in known][:limit]
+    written = [rollout for rollout in written if rollout.problem_id in {problem.id for problem in problems}]
     own = recipe_view(plan)
     chosen = usable_views(problems, views or ("recipe" if own else "reference", "answer", "other problem", "none"), own)
     tables = study_tables(
@@ -129,9 +130,12 @@ def _rollouts(
     if given is None:
         return kept_rollouts(policy, problems, params, chat, out, sampler_of(ModelPlan(), policy))
     ids = {problem.id for problem in problems}
-    found = [rollout for rollout in load_rollouts(given) if rollout.problem_id in ids]
+    every = load_rollouts(given)
+    found = [rollout for rollout in every if rollout.problem_id in ids]
     if not found:
         raise ValueError(f"{given} has no rollout of these problems; name the data that they were written of")
+    if left := len(every) - len(found):
+        print(f"{given}: {left:,} of {len(every):,} rollouts are of other problems", flush=True)
     return found
 
 

@@ -8,6 +8,7 @@ from opsd_lab.contexts.views import needs_rollout
 from opsd_lab.runs.alarms import nothing_to_teach
 from opsd_lab.runs.building import Built
 from opsd_lab.runs.plan import Plan, plan_to_toml
+from opsd_lab.token_view.visible import visible_text
 from opsd_lab.training.ledger import peak_memory_gib
 from opsd_lab.training.trainer import Trainer
 
@@ -47,7 +48,7 @@ def _marked(text: str, known: str) -> str:
     end, lines, place = max(start, len(text) - _shared(text[::-1], known[::-1])), [], 0
     for line in text.split("\n"):
         inside = place < end and place + len(line) > start and start < end
-        lines.append(f"{MARK[0] if inside else MARK[1]}{line}")
+        lines.append(f"{MARK[0] if inside else MARK[1]}{visible_text(line) if line else ''}")
         place += len(line) + 1
     more = f"\n... and {len(lines) - SHOWN} more lines" if len(lines) > SHOWN else ""
     return "\n".join(lines[:SHOWN]) + more

@@ -23,8 +23,8 @@ from opsd_lab.problems.problem import Problem
 from opsd_lab.rollouts import SamplingParams
 from opsd_lab.runs import Run
 from opsd_lab.runs.building import apart, policy_of, problems_named, sampler_of
-from opsd_lab.runs.export import chosen_step, plan_of
-from opsd_lab.runs.plan import DataPlan, Engine, ModelPlan, Plan
+from opsd_lab.runs.export import chosen_step, model_of, plan_of
+from opsd_lab.runs.plan import GREEDY, DataPlan, Engine, ModelPlan, Plan
 from opsd_lab.training.checkpoints import load_weights
 
 
@@ -34,12 +34,12 @@ def evaluate(
     data: str | None = None,
     columns: Annotated[tuple[str, ...], arg(metavar="FIELD=COLUMN")] = (),
     limit: int | None = None,
-    n: int = 1,
-    temperature: float = 0.0,
+    n: int | None = None,
+    temperature: float | None = None,
     max_new_tokens: int | None = None,
     recipe: Path | None = None,
     step: str = "last",
-    by: By = "final",
+    by: By | None = None,
     engine: Engine = "transformers",
     seed: int = 0,
     out: Path | None = None,
@@ -51,12 +51,12 @@ def evaluate(
         data: the problems, by a name that a recipe file takes; left out, those that the run or recipe tests on or holds out.
         columns: which column of the data holds which field, such as question=problem.
         limit: how many rows are read at most.
-        n: completions for each problem.
-        temperature: 0 for greedy answers.
-        max_new_tokens: how long an answer may be; left out, the run's or recipe's, else 1024.
+        n: completions for each problem; left out, as many as the run or recipe measures with, else 1.
+        temperature: 0 for greedy answers; left out, that at which the run or recipe measures, else 0.
+        max_new_tokens: how long an answer may be; left out, as long as where the run or recipe measures, else 1024.
         recipe: a recipe file whose chat format and sampling are taken; a run has its own.
         step: of a run: last, best, or the number of a step that has a checkpoint.
-        by: which answer of a completion counts.
+        by: which answer of a completion counts; left out, that which the run or recipe measures by, else the final one.
         engine: what writes.
         seed: that of sampling.
         out: a Parquet file for every answer with its verdicts; left out, none is written.
@@ -65,7 +65,10 @@ def evaluate(
     source, problems = problems_for(plan, data, columns, limit)
     chat = ChatFormat() if plan is None else plan.evaluation_format
     contexts = ContextBuilder(policy.tokenizer, student=chat)
-    params = sampling_of(plan, 1024, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed)
+    measured = dict(GREEDY) if plan is None else plan.probe.drawn
+    asked = {"max_new_tokens": max_new_tokens, "temperature": temperature, "n": n}
+    params = sampling_of(plan, 1024, **measured | {name: value for name, value in asked.items() if value is not None}, seed=seed)
+    n, by = params.n, by or ("final" if plan is None else plan.probe.by)
     sampler = sampler_of(ModelPlan(engine=engine), policy)
     with Grader() as grader, sampler if hasattr(sampler, "__exit__") else nullcontext():
         found = evaluate_policy(sampler, problems, contexts.student_prompt, params, grader, name=model)
@@ -90,6 +93,8 @@ def problems_for(plan: Plan | None, data: str | None, columns: Sequence[str], li
     """
     if wrong := [pair for pair in columns if "=" not in pair]:
         raise ValueError(f"{wrong[0]!r} names no column; write it as question=problem")
+    if columns and not data:
+        raise ValueError("--columns is about the problems of --data; name them, or leave it out")
     name = data or (plan and (plan.data.test or plan.data.validation)) or ""
     if not name and plan and plan.data.held_out:
         train, report = problems_named(plan.data.train, plan.data)
@@ -122,7 +127,7 @@ def policy_named(model: str, recipe: Path | None, step: str, engine: Engine = "t
     if (Path(model) / "run.json").exists():
         run = Run.open(model)
         plan = plan_of(run)
-        policy = policy_of(plan.model, plan.seed)
+        policy = policy_of(model_of(run, plan), plan.seed)
         teacher = fixed_teacher(policy)  # of the initial weights, which are in place until the next line
         load_weights(policy, run.path("checkpoints", chosen_step(run, plan, step)))
         return policy, plan, teacher

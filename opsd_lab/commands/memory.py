@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from opsd_lab.policies.policy import checkpoint_of, multiplies_bfloat16
+from opsd_lab.policies.policy import multiplies_bfloat16, whole_model_of
 from opsd_lab.runs.building import SANDBOX, named_model
 from opsd_lab.runs.plan import Plan
 
@@ -71,7 +71,7 @@ def check_memory(plan: Plan) -> None:
     if plan.model.name == SANDBOX:
         return
     with named_model(plan.model.name):
-        need = needed(plan, AutoConfig.from_pretrained(checkpoint_of(plan.model.name)))
+        need = needed(plan, AutoConfig.from_pretrained(whole_model_of(plan.model.name), trust_remote_code=False))
     device = plan.model.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if need.total > (there := available(device)):
         raise ValueError(

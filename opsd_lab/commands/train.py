@@ -109,7 +109,7 @@ def summary(run: Run, plan: Plan) -> str:
     lines = [f"{len(steps)} steps in {run.folder}: loss {last['loss']:.4g}, {last['tokens_generated']:,.0f} tokens written"]
     known = [row["accuracy"] for row in measured.values()]
     if known:
-        held = plan.data.validation or f"{plan.data.held_out} problems that were held out"
+        held = plan.data.validation or f"{min(plan.data.held_out, plan.probe.problems)} problems that were held out"
         lines.append(f"accuracy on {held}: {known[0]:.0%} at the first measurement, {known[-1]:.0%} at the last")
     lines.append(f"next: opsd-lab watch {run.folder}, opsd-lab export {run.folder} --out DIR")
     return "\n".join(lines)

@@ -55,12 +55,12 @@ def lines(run: Run, width: int) -> Iterator[str]:
             yield f"{name.replace('_', ' '):>18} {known.iloc[-1]:>9.4g}  {curve(known, max(8, width - 32))}"
     for event in events.tail(EVENTS).to_dict("records"):
         yield from ("",) if event["step"] == events.tail(EVENTS)["step"].iloc[0] else ()
-        yield f"step {event['step']}, {event['kind']}{': ' * bool(event['text'])}{event['text']}"
+        yield f"step {event['step']}, {event['kind']}{': ' * bool(event['text'])}{visible_text(event['text'] or ' ')}"
     if kept := list(run.kept("rollouts")):
         yield ""
         yield f"written at step {kept[-1]}:"
         for rollout in run.rollouts(kept[-1])[:TEXTS]:
-            yield f"  {rollout.problem_id}: {visible_text(rollout.text, newline='⏎')}"
+            yield f"  {visible_text(rollout.problem_id)}: {visible_text(rollout.text, newline='⏎')}"
 
 
 def curve(values: pd.Series, width: int) -> str:

@@ -119,6 +119,9 @@ class _Given:
         )
 
 
+NAME_THE_BASE = "write its folder or hub id into base_model_name_or_path of adapter_config.json"
+
+
 def load_policy(name: str | Path = NAME, *, dtype: str | torch.dtype = "auto", device: str | None = None) -> Policy:
     """Load a policy by hub id, by local folder, by GGUF file, or one of the packaged models, such as the default.
 
@@ -171,15 +174,29 @@ def checkpoint_of(name: str | Path) -> str | Path:
     return gguf_checkpoint(name) if is_gguf(name) else name
 
 
-def _load_adapter(source: str, *, dtype: str | torch.dtype, device: str | None) -> Policy:
+def whole_model_of(name: str | Path) -> str | Path:
+    """Return the folder or hub id of the whole model behind a name: a LoRA's is the model that it was trained on.
+
+    Raises:
+        FileNotFoundError, CorruptModelError, OSError, ValueError: as `load_policy` does.
+    """
+    source = checkpoint_of(name)
+    return source if find_adapter_config_file(str(source)) is None else whole_model_of(_base_of(str(source)))
+
+
+def _base_of(source: str) -> str:
     name = PeftConfig.from_pretrained(source).base_model_name_or_path
-    remedy = "write its folder or hub id into base_model_name_or_path of adapter_config.json"
     if not name:
-        raise ValueError(f"{source}: the adapter does not name the model that it was trained on; {remedy}")
+        raise ValueError(f"{source}: the adapter does not name the model that it was trained on; {NAME_THE_BASE}")
+    return name
+
+
+def _load_adapter(source: str, *, dtype: str | torch.dtype, device: str | None) -> Policy:
+    name = _base_of(source)
     try:
         base = load_policy(name, dtype=dtype, device=device)
     except OSError as error:
-        raise ValueError(f"{source}: the adapter's model {name!r} cannot be loaded ({error}); {remedy}") from error
+        raise ValueError(f"{source}: the adapter's model {name!r} cannot be loaded ({error}); {NAME_THE_BASE}") from error
     model = PeftModel.from_pretrained(base.model, source, is_trainable=True)
     # Training code often saves the tokenizer beside the adapter, with a chat template of its own.
     own = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)

@@ -11,6 +11,7 @@ from opsd_lab.basics.schedules import at_step
 from opsd_lab.contexts import ContextBuilder
 from opsd_lab.evaluation.rewards import AnswerReward
 from opsd_lab.grading import Grader
+from opsd_lab.policies.adapters import has_adapter
 from opsd_lab.policies.policy import Policy, add_lora, load_policy
 from opsd_lab.problems.opening import Opened, Report, open_problems
 from opsd_lab.problems.problem import Problem
@@ -51,6 +52,10 @@ def build(plan: Plan, grader: Grader) -> Built:
         held, report = problems_named(plan.data.validation, plan.data)
         reports.append(report)
     policy = policy_of(plan.model, plan.seed)
+    if has_adapter(policy.model) and plan.model.trains == "all":
+        raise ValueError(
+            f"model.name: {plan.model.name!r} is a LoRA, which trains on with model.trains=lora; merge it for all weights"
+        )
     sampler = sampler_of(plan.model, policy)
     params = replace(plan.training, seed=plan.seed)
     recipe = replace(plan.recipe, teacher_chat=plan.recipe.teacher_chat or plan.teacher_chat)
@@ -88,7 +93,7 @@ def named_model(name: str) -> Iterator[None]:
 
 
 def policy_of(model: ModelPlan, seed: int = 0) -> Policy:
-    """Return the policy that a plan names, with what shall train of it.
+    """Return the policy that a plan names, with what shall train of it; a LoRA that was trained before trains on as it is.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as `load_policy` and `add_lora` do.
@@ -98,6 +103,8 @@ def policy_of(model: ModelPlan, seed: int = 0) -> Policy:
             policy = load_sandbox(device=model.device or "cpu")
         else:
             policy = load_policy(model.name, dtype=model.dtype, device=model.device)
+    if has_adapter(policy.model):
+        return policy
     if model.trains == "lora":
         return add_lora(policy, rank=model.rank, alpha=model.alpha, seed=seed, targets=model.targets)
     policy.model.requires_grad_(True)
@@ -132,7 +139,7 @@ def problems_named(name: str, data: DataPlan) -> Opened:
 def probe_of(plan: Plan, problems: Sequence[Problem], policy: Policy, grader: Grader) -> Probe:
     """Return the probe of a `plan` on some `problems`, which has the `policy`'s tokenizer and asks the `grader`."""
     wanted = plan.probe
-    sampling = replace(at_step(plan.sampling, 1), seed=plan.seed, **wanted.sampling)
+    sampling = replace(at_step(plan.sampling, 1), seed=plan.seed, **wanted.drawn)
     contexts = ContextBuilder(policy.tokenizer, student=plan.evaluation_format)
     chosen = tuple(problems[: wanted.problems])
     return Probe(chosen, grader, sampling, wanted.every, wanted.by, wanted.teacher, contexts)

@@ -1,5 +1,6 @@
 """A run's model as others load it: the adapter in peft's form or the whole model, with a card that says how it came about."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from opsd_lab.basics.files import write_folder_whole
 from opsd_lab.policies.policy import Policy
 from opsd_lab.runs.building import SANDBOX, policy_of
 from opsd_lab.runs.keep import Best
-from opsd_lab.runs.plan import Plan, plan_from_toml
+from opsd_lab.runs.plan import DTYPES, ModelPlan, Plan, plan_from_toml
 from opsd_lab.runs.run import Run
 from opsd_lab.sandbox import FOLDER
 from opsd_lab.training.checkpoints import load_weights
@@ -37,7 +38,7 @@ def export(run: Run, out: str | Path, form: Form = "adapter", which: str = "last
     if form == "adapter" and plan.model.trains == "all":
         raise ValueError(f"{run.folder} trained all weights, so there is no adapter; export the whole model with --form merged")
     step = chosen_step(run, plan, which)
-    policy = policy_of(plan.model, plan.seed)
+    policy = policy_of(model_of(run, plan), plan.seed)
     load_weights(policy, run.path("checkpoints", step))
     return write_folder_whole(out, lambda folder: _write(folder, policy, run, plan, form, step))
 
@@ -52,6 +53,13 @@ def plan_of(run: Run) -> Plan:
     if text is None:
         raise ValueError(f"{run.folder} was trained from Python, without a recipe file; save the policy's model from there")
     return plan_from_toml(text)
+
+
+def model_of(run: Run, plan: Plan) -> ModelPlan:
+    """Return the model that a run's `plan` names, in the precision that it had in the run, on whatever device is here."""
+    # Beside weights in half precision a model may have buffers in float32.
+    had = sorted(run.about["experiment"].get("the model's precision", "").split(", "), key="float32".__eq__)
+    return replace(plan.model, dtype=had[0] if had[0] in DTYPES else plan.model.dtype, device=None)
 
 
 def chosen_step(run: Run, plan: Plan, which: str) -> int:
@@ -85,7 +93,8 @@ def _write(folder: Path, policy: Policy, run: Run, plan: Plan, form: Form, step:
             config.base_model_name_or_path = base
         policy.model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's; peft would ask the hub
     else:
-        whole = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
+        # In float32: a LoRA's small changes would be rounded away from weights in half precision.
+        whole = policy.model.float().merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
         whole.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(run, plan, form, step), encoding="utf-8")

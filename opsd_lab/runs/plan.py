@@ -78,11 +78,15 @@ class DataPlan:
             raise ValueError("data.held_out is for where data.validation names no problems; leave one of them out")
 
 
+GREEDY = {"temperature": 0.0, "n": 1}
+
+
 @dataclass(frozen=True)
 class ProbePlan:
     """How often accuracy is measured on the validation problems, on how many of them, and how answers are drawn and judged.
 
-    `sampling` replaces what the plan says of sampling; greedy answers by default. `teacher` measures the teacher's too.
+    `sampling` replaces what the plan says of sampling, beside one greedy answer, unless it says otherwise. `teacher` measures the
+    teacher's accuracy too.
 
     Raises:
         TypeError, ValueError: for a number out of range; it names the field.
@@ -90,11 +94,19 @@ class ProbePlan:
 
     every: int = 10
     problems: int = 64
-    sampling: dict[str, float] = field(default_factory=lambda: {"temperature": 0.0, "n": 1})
+    sampling: dict[str, float] = field(default_factory=lambda: dict(GREEDY))
     by: By = "final"
     teacher: bool = True
 
+    @property
+    def drawn(self) -> dict[str, float]:
+        """What `sampling` says, and that one greedy answer is drawn where it does not say how many and how."""
+        return GREEDY | self.sampling
+
     def __post_init__(self) -> None:
+        known = sorted({f.name for f in fields(SamplingParams)} - {"seed"})
+        if unknown := [name for name in self.sampling if name not in known]:
+            raise ValueError(f"probe.sampling: {unknown[0]!r} is none of {', '.join(known)}; the seed is the plan's")
         whole("probe.every", self.every, least=1)
         whole("probe.problems", self.problems, least=1)
         one_of("probe.by", self.by, get_args(By))

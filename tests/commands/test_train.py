@@ -121,7 +121,17 @@ def test_some_problems_are_held_out_for_measuring(monkeypatch, tmp_path, capsys)
     (tmp_path / "own.toml").write_text(text)
     assert call(monkeypatch, "train", tmp_path / "own.toml", "--out", tmp_path / "run") == 0
     assert "accuracy on 4 problems that were held out" in capsys.readouterr().out
+    assert call(monkeypatch, "train", tmp_path / "own.toml", "probe.problems=3", "--out", tmp_path / "few") == 0
+    assert "accuracy on 3 problems that were held out" in capsys.readouterr().out
     assert Run.open(tmp_path / "run").about["problems"] == 12
+
+
+def test_what_is_said_of_the_probes_sampling_leaves_the_rest_of_it_greedy():
+    plan = read_plan(Path("smollm2"), ("probe.sampling.max_new_tokens=256",))
+    assert plan.probe.drawn == {"temperature": 0.0, "n": 1, "max_new_tokens": 256}
+    for name in ("seed", "temprature"):
+        with pytest.raises(ValueError, match=rf"probe\.sampling: '{name}' is none of .*max_new_tokens.*; the seed is the plan's"):
+            read_plan(Path("smollm2"), (f"probe.sampling.{name}=1",))
 
 
 FILES = {

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from opsd_lab.__main__ import main
 from opsd_lab.commands.train import read_plan
+from opsd_lab.grading import Grader
 from opsd_lab.policies.policy import load_policy
 from opsd_lab.runs import Run
-from opsd_lab.runs.building import policy_of
-from opsd_lab.runs.export import export
-from opsd_lab.runs.plan import plan_from_toml
+from opsd_lab.runs.building import build, policy_of
+from opsd_lab.runs.export import export, model_of
+from opsd_lab.runs.plan import plan_from_toml, plan_to_toml
 from opsd_lab.training.checkpoints import load_weights
 from tests.chat_templates import FAMILIES
 from tests.conftest import PROBLEMS, byte_tokenizer
@@ -85,6 +86,47 @@ def test_what_is_exported_is_loaded_back_as_the_same_function(trained, tmp_path,
     assert f"library_name: {'peft' if form == 'adapter' else 'transformers'}" in text and "pointwise_clip = 0.05" in text
     assert "| 2 |" in text and "| 4 |" in text and "Step 4 of 4, on 12 problems" in text
     assert found.tokenizer.chat_template == own.tokenizer.chat_template
+
+
+def test_a_run_in_half_precision_is_exported_in_it_wherever_and_merged_without_rounding(trained, tmp_path):
+    plan = plan_to_toml(plan_from_toml(Run.open(trained / "run").about["plan"]))
+    (tmp_path / "half.toml").write_text(plan)
+    model = AutoModelForCausalLM.from_pretrained(trained / "model", dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "model")
+    load_policy(trained / "model").tokenizer.save_pretrained(tmp_path / "model")
+    options = [
+        f"model.name={tmp_path / 'model'}",
+        "model.dtype=bfloat16",
+        "steps=2",
+        "training.learning_rate=1e-3",
+        "probe.teacher=false",
+    ]
+    command("train", tmp_path / "half.toml", *options, "--out", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    of = plan_from_toml(run.about["plan"])
+    elsewhere = replace(of, model=replace(of.model, dtype="auto", device="a device that is not here"))
+    assert model_of(run, elsewhere) == replace(of.model, dtype="bfloat16", device=None)
+    for form in ("adapter", "merged"):
+        export(run, tmp_path / form, form)
+    exact, merged = (load_policy(tmp_path / form, dtype=torch.float32) for form in ("adapter", "merged"))
+    assert merged.model.dtype == torch.float32 and (logprobs(exact) - logprobs(merged)).abs().max() < 1e-5
+    initial = load_policy(tmp_path / "model", dtype=torch.float32)
+    assert (logprobs(initial) - logprobs(merged)).abs().max() > 1e-4
+
+
+def test_an_exported_adapter_trains_on_from_the_command_line(trained, tmp_path):
+    export(Run.open(trained / "run"), tmp_path / "adapter")
+    (tmp_path / "more.toml").write_text(plan_to_toml(plan_from_toml(Run.open(trained / "run").about["plan"])))
+    options = [f"model.name={tmp_path / 'adapter'}", "steps=1", "probe.teacher=false"]
+    command("train", tmp_path / "more.toml", *options, "--out", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    before, after = load_policy(tmp_path / "adapter", dtype=torch.float32), policy_of(plan_from_toml(run.about["plan"]).model)
+    assert (logprobs(before) - logprobs(after)).abs().max() < 1e-6  # it begins where the adapter ended
+    load_weights(after, run.path("checkpoints", 1))
+    assert (logprobs(before) - logprobs(after)).abs().max() > 1e-4
+    plan = plan_from_toml(run.about["plan"])
+    with Grader() as grader, pytest.raises(ValueError, match=r"is a LoRA, which trains on with model.trains=lora"):
+        build(replace(plan, model=replace(plan.model, trains="all")), grader)
 
 
 def test_a_step_is_chosen_by_a_word_or_its_number(trained, tmp_path):
