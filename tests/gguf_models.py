@@ -44,8 +44,13 @@ def tokens(kind: str) -> list[str]:
     return [*letters, "ab", *SPECIAL]
 
 
-def write_gguf(path: Path, kind: str, *, template: str | None = CHATML, quantised: bool = False) -> PreTrainedModel:
-    """Write a small model and return it; `quantised` rounds its matrices to eight bits."""
+def write_gguf(
+    path: Path, kind: str, *, template: str | None = CHATML, quantised: bool = False, left_out: str = "", wrong: str = ""
+) -> PreTrainedModel:
+    """Write a small model and return it; `quantised` rounds its matrices to eight bits.
+
+    The tensor `left_out` is not written. `wrong` is "parts", which says that there are two files, or "positions", which scales them.
+    """
     model = small_model(kind)
     config, (_, _, arch, _) = model.config, KINDS[kind]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
@@ -69,6 +74,8 @@ def write_gguf(path: Path, kind: str, *, template: str | None = CHATML, quantise
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
         written = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if written == left_out:
+            continue
         array = _as_written(kind, name, value.float().numpy(), config)
         if quantised and array.ndim == 2:
             packed = gguf.quantize(array, EIGHT)
@@ -77,6 +84,10 @@ def write_gguf(path: Path, kind: str, *, template: str | None = CHATML, quantise
             value.copy_(torch.from_numpy(rounded).bfloat16())
         else:
             writer.add_tensor(written, array)
+    if wrong == "parts":
+        writer.add_uint16("split.count", 2)
+    if wrong == "positions":
+        writer.add_tensor("rope_freqs.weight", np.ones(4, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -12,7 +12,7 @@ from opsd_lab.contexts import (
     reference_solution,
     wrong_solution,
 )
-from opsd_lab.contexts.views import PartialSolution
+from opsd_lab.contexts.views import LONGEST_WORD, PartialSolution, hidden_answer
 from opsd_lab.problems.problem import Problem
 from tests.conftest import PROBLEMS, byte_tokenizer
 
@@ -152,3 +152,10 @@ def test_a_builder_gives_a_steps_views_and_itself_where_none_varies():
     assert steady.at(1) is steady
     changing = ContextBuilder(tokenizer, PartialSolution(Linear(0.0, 1.0, 4)))
     assert [changing.at(step).view for step in (1, 3)] == [PartialSolution(0.25), PartialSolution(0.75)]
+
+
+def test_a_part_of_a_solution_without_blanks_is_not_all_of_it_and_a_hidden_answer_is_hidden_behind_a_comma_too():
+    dense = Problem("d", "?", "7", solution="一" * 4000)
+    assert PartialSolution(0.25, closing="")(dense).count("一") == 1000 + LONGEST_WORD
+    pair = Problem("p", "?", "12", solution="So (3,12) and 12 and 3,120 and 1.12 and 1,12 and {,}12")
+    assert hidden_answer(pair, closing="").endswith("So (3,12) and ___ and 3,120 and 1.12 and 1,12 and {,}___")

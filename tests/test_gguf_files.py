@@ -102,6 +102,29 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, cache):
     assert not cache.exists() or not list(cache.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"wrong": "parts"}, "is one part of a model in several files; join them"),
+        ({"wrong": "positions"}, r"scales its rotary positions \(rope_freqs.weight\), which transformers does not read"),
+        ({"left_out": "blk.1.attn_q.weight"}, "lacks 1 of its model's weights, such as model.layers.1.self_attn.q_proj.weight"),
+    ],
+    ids=["a part", "scaled positions", "a missing tensor"],
+)
+def test_a_file_that_would_be_another_model_is_refused(tmp_path, cache, options, words):
+    write_gguf(tmp_path / "m.gguf", "llama", **options)
+    with pytest.raises(ValueError, match=words):
+        load_policy(tmp_path / "m.gguf")
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_file_of_whole_numbers_of_bits_is_not_rounded_to_half_precision(tmp_path):
+    written = write_gguf(tmp_path / "m.gguf", "llama")
+    policy = load_policy(tmp_path / "m.gguf", device="cpu")
+    assert {p.dtype for p in policy.causal_lm.parameters()} == {torch.float32}
+    assert all(torch.equal(p, q) for p, q in zip(policy.causal_lm.parameters(), written.parameters(), strict=True))
+
+
 def test_an_unknown_file_or_architecture_is_told(tmp_path):
     (tmp_path / "text.gguf").write_text("a page that says 404")
     with pytest.raises(ValueError, match="is no GGUF file: it does not begin with GGUF"):

@@ -93,12 +93,16 @@ def check_sha256(path: Path, expected: str, *, remedy: str) -> None:
         )
 
 
+SCALED_POSITIONS = "rope_freqs.weight"
+AS_SAFETENSORS = "take the model as safetensors, by its hub id or folder"
+
+
 def check_gguf(path: Path) -> None:
     """Make sure that a file is a whole GGUF file; what its weights are, it does not say.
 
     Raises:
         CorruptModelError: when its header cannot be read, or a tensor lies beyond its end.
-        ValueError: when it is no GGUF file.
+        ValueError: when it is no GGUF file, one part of several, or a model that transformers would read wrongly.
     """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
@@ -114,6 +118,12 @@ def check_gguf(path: Path) -> None:
         raise CorruptModelError(
             f"{path} ({size:,} bytes) is cut off or corrupt ({type(error).__name__}: {error}); {remedy}"
         ) from error
+    if "split.count" in reader.fields and int(reader.fields["split.count"].contents()) > 1:
+        raise ValueError(f"{path} is one part of a model in several files; join them with llama.cpp's gguf-split --merge")
+    if SCALED_POSITIONS in ends:  # transformers leaves it out, and the model would be another
+        raise ValueError(
+            f"{path} scales its rotary positions ({SCALED_POSITIONS}), which transformers does not read; {AS_SAFETENSORS}"
+        )
     if not ends or not architecture:
         raise CorruptModelError(f"{path} ({size:,} bytes) holds no model; {remedy}")
     name = max(ends, key=lambda tensor: ends[tensor])
@@ -136,9 +146,12 @@ def _convert(gguf: Path, folder: Path) -> None:
     dense = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file)
-        model = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.bfloat16, **dense)
+        dtype = torch.bfloat16 if _is_quantised(gguf) else torch.float32
+        model, told = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=dtype, output_loading_info=True, **dense)
     except (KeyError, ValueError, NotImplementedError) as error:
         raise ValueError(f"transformers {transformers.__version__} does not read {gguf}: {error}") from error
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(f"{gguf} lacks {len(missing)} of its model's weights, such as {missing[0]}; {AS_SAFETENSORS}")
     broken = [name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CorruptModelError(f"{gguf} is corrupt: {broken[0]} holds numbers that are none; download it again")
@@ -151,6 +164,15 @@ def _convert(gguf: Path, folder: Path) -> None:
         (partial / MANIFEST).write_text(json.dumps(sums, indent=1))
 
     write_folder_whole(folder, write)
+
+
+def _is_quantised(gguf: Path) -> bool:
+    """Whether the file holds its matrices in fewer bits than bfloat16 can tell apart, so that bfloat16 loses little."""
+    from gguf import GGMLQuantizationType as Kind
+    from gguf import GGUFReader
+
+    kinds = {tensor.tensor_type for tensor in GGUFReader(gguf).tensors if len(tensor.shape) > 1}
+    return not kinds & {Kind.F32, Kind.F16}
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:
