@@ -4,7 +4,7 @@ from pathlib import Path
 
 from opsd_lab.experiments.results_page.capability import champ
 from opsd_lab.experiments.results_page.clips import clip, trained_with_clip
-from opsd_lab.experiments.results_page.family import methods, rates, teachers
+from opsd_lab.experiments.results_page.family import methods, methods_on_smollm2, rates, teachers
 from opsd_lab.experiments.results_page.measured import graders, samplers, speed
 from opsd_lab.experiments.results_page.sandbox import ablations, baselines, contradicting
 from opsd_lab.experiments.results_page.smollm2 import tuned, walkthrough
@@ -25,5 +25,5 @@ def results_page(notebooks: Path) -> str:
     """
     fields = walkthrough() | tuned() | supervision(notebooks / "02_token_supervision.ipynb") | champ()
     fields |= baselines() | contradicting(notebooks / "03_baselines_and_ablations.ipynb") | ablations() | samplers()
-    fields |= clip() | trained_with_clip() | teachers() | rates() | methods() | graders() | speed()
+    fields |= clip() | trained_with_clip() | teachers() | rates() | methods() | methods_on_smollm2() | graders() | speed()
     return TEMPLATE.read_text(encoding="utf-8").format(level=LEVEL, **fields)

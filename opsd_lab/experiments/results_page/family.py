@@ -135,6 +135,17 @@ def methods_on_smollm2() -> Fields:
         beside = "" if row["verdict"] == NEITHER else row["verdict"]
         gains = [interval(*of_task.loc[arm, NUMBERS]) for of_task in by_task.values()]
         lines.append([row["method"], f"{row['learning_rate']:g}", gains[0], beside, operations(row["flops"]), *gains[1:]])
+    check("OPSD and TIP alone are sure to gain", set(ours.index[ours["low"] > 0]) == {OPSD, "tip"})
+    lost = set(ours.index[(ours["high"] < 0) & (ours["verdict"] == WORSE)])
+    check(
+        "Purified OPSD and the clip end below the initial policy, and are worse than OPSD", lost == {"purified_opsd", "opsd_clipped"}
+    )
+    sandbox = [by_task[task] for task in TASKS]
+    check(
+        "TIP gains in the sandbox too, and the clip loses",
+        all(of.loc["tip", "low"] > 0 > of.loc["opsd_clipped", "high"] for of in sandbox),
+    )
+    check("Purified OPSD gains on worksheets", sandbox[0].loc["purified_opsd", "low"] > 0)
     columns = ["method", "learning rate", "gain", "beside OPSD", "operations"]
     columns += [f"gain in the sandbox: {TASK_NAMES[task]}" for task in TASKS]
     last, named = final_rows(results).query("step > 0"), search.assign(method=search["method"].map(name_of_method))
