@@ -293,6 +293,6 @@ class Trainer:
 
     def _count(self, cost: Ledger, watch: Stopwatch) -> None:
         """Add a step's cost, over all processes, and this process's seconds to the ledger."""
-        summed = {name: type(value)(self._summed(value)) for name, value in vars(cost).items()}
+        everywhere = {name: type(value)(self._summed(value)) for name, value in vars(cost).items()}
         seconds = {f"seconds_{phase}": value for phase, value in watch.seconds.items()}
-        self.ledger = self.ledger.plus(Ledger(**(summed | seconds)))
+        self.ledger = self.ledger.plus(Ledger(**(everywhere | seconds)))
