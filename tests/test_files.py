@@ -1,6 +1,7 @@
 """Files appear whole or not at all: on a full disk, when the writer is killed, and when two write at once."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from opsd_lab.basics.files import write_folder_whole, write_whole
+from opsd_lab.basics.files import is_locked, locked_folder, write_folder_whole, write_whole
 from opsd_lab.studies.cells import check_cell, write_cell
 
 BIG = 4 * 2**20  # bytes, more than the full disk has
@@ -202,3 +203,20 @@ def test_a_folder_appears_whole_and_the_first_one_stays(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write_folder_whole(tmp_path / "other", lambda partial: (write(partial), 1 / 0))
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_where_a_file_system_has_no_locks_a_folder_is_used_with_a_warning_and_counts_as_free(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    with locked_folder(tmp_path):
+        assert is_locked(tmp_path)
+
+    def refuse(handle, kind):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="lies where files have no locks"), locked_folder(tmp_path):
+        assert not is_locked(tmp_path)
+    leftover = tmp_path / ".a.json.01234567.partial"
+    leftover.mkdir()
+    write_whole(tmp_path / "a.json", "{}")
+    assert leftover.exists()  # nobody can tell whether another process is writing it

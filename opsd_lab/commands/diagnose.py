@@ -82,8 +82,12 @@ def diagnose(
     params = sampling_of(plan, 512, temperature=temperature, max_new_tokens=max_new_tokens, n=n, seed=seed)
     written = _rollouts(rollouts, out, policy, problems, chat, params)
     known = {rollout.problem_id for rollout in written}
-    problems = [problem for problem in problems if problem.id in known][:limit]
-    written = [rollout for rollout in written if rollout.problem_id in {problem.id for problem in problems}]
+    problems = [problem for problem in problems if problem.id in known]
+    if len(problems) > limit:
+        print(f"looking at the first {limit} of {len(problems)} problems with rollouts; --limit takes more", flush=True)
+        problems = problems[:limit]
+        kept = {problem.id for problem in problems}
+        written = [rollout for rollout in written if rollout.problem_id in kept]
     own = recipe_view(plan)
     chosen = usable_views(problems, views or ("recipe" if own else "reference", "answer", "other problem", "none"), own)
     tables = study_tables(

@@ -65,7 +65,7 @@ def evaluate(
     source, problems = problems_for(plan, data, columns, limit)
     chat = ChatFormat() if plan is None else plan.evaluation_format
     contexts = ContextBuilder(policy.tokenizer, student=chat)
-    measured = dict(GREEDY) if plan is None else plan.probe.drawn
+    measured = GREEDY if plan is None else plan.probe.drawn
     asked = {"max_new_tokens": max_new_tokens, "temperature": temperature, "n": n}
     params = sampling_of(plan, 1024, **measured | {name: value for name, value in asked.items() if value is not None}, seed=seed)
     n, by = params.n, by or ("final" if plan is None else plan.probe.by)

@@ -93,10 +93,15 @@ def library_version(module: str | None) -> str | None:
     if not any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places):
         return None
     version = getattr(loaded, "__version__", None)
-    if version is None:  # the package says it, where the module does not
-        with suppress(metadata.PackageNotFoundError, KeyError, IndexError):
-            version = metadata.version(metadata.packages_distributions()[top][0])
-    return str(version or "").partition("+")[0]
+    return str(_packaged_version(top) if version is None else version).partition("+")[0]
+
+
+@functools.cache  # it looks through all that is installed
+def _packaged_version(top: str) -> str:
+    """Return the version of the package that installed a module which does not say its own; "" where none is known."""
+    with suppress(metadata.PackageNotFoundError, KeyError, IndexError):
+        return metadata.version(metadata.packages_distributions()[top][0])
+    return ""
 
 
 def library_name(value: object) -> str | None:

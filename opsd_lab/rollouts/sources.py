@@ -81,6 +81,10 @@ class StudentWrites:
         return Written(rollouts, by_student=rollouts)
 
 
+def _all_sample(sources: Sequence[Source]) -> bool:
+    return all(getattr(source, "samples", True) for source in sources)
+
+
 @dataclass(frozen=True)
 class Stored:
     """Rollouts that exist, such as those of `load_rollouts`: each problem has its own, all of them at every step.
@@ -139,7 +143,7 @@ class SourceMixture:
     @property
     def samples(self) -> bool:
         """Whether all rollouts are sampled."""
-        return all(getattr(source, "samples", True) for source in self.sources)
+        return _all_sample(self.sources)
 
     def write(self, order: Order) -> Written:
         """Return what the sources write."""
@@ -169,7 +173,7 @@ class Together:
     @property
     def samples(self) -> bool:
         """Whether all rollouts are sampled."""
-        return all(getattr(source, "samples", True) for source in self.sources)
+        return _all_sample(self.sources)
 
     def write(self, order: Order) -> Written:
         """Return what the sources write, source by source."""
@@ -196,7 +200,7 @@ class PerProblem:
     @property
     def samples(self) -> bool:
         """Whether all rollouts are sampled."""
-        return getattr(self.source, "samples", True)
+        return _all_sample((self.source,))
 
     def write(self, order: Order) -> Written:
         """Return what the source writes."""
@@ -216,7 +220,7 @@ class BestOf:
     @property
     def samples(self) -> bool:
         """Whether all rollouts are sampled."""
-        return getattr(self.source, "samples", True)
+        return _all_sample((self.source,))
 
     def write(self, order: Order) -> Written:
         """Return what is kept.

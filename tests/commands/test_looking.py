@@ -5,6 +5,7 @@ import re
 import pandas as pd
 import pytest
 
+from opsd_lab.commands.dry_run import _marked
 from opsd_lab.commands.watch import curve, lines
 from opsd_lab.figures.runs import draw_run
 from opsd_lab.runs import Run
@@ -35,9 +36,13 @@ def test_what_a_model_wrote_cannot_steer_the_terminal(runs, monkeypatch):
     from dataclasses import replace
 
     run = Run.open(runs / "a")
-    evil = [replace(rollout, text="\x1b[2Jgone\x07") for rollout in run.rollouts(2)]
+    evil = [replace(rollout, problem_id="\x1b]52;c;x\x07", text="\x1b[2Jgone\x07") for rollout in run.rollouts(2)]
     monkeypatch.setattr(Run, "rollouts", lambda self, step: evil)
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", "\n".join(lines(run, 80)))
+    events = run.events.assign(text="\x1b[2Jtold")
+    monkeypatch.setattr(Run, "events", property(lambda self: events))
+    shown = "\n".join(lines(run, 80))
+    assert "gone" in shown and "told" in shown and not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", shown)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", _marked("\x1b[2Ja\nb", "b"))
 
 
 def test_a_curve_has_the_lowest_and_the_highest_bar():
